@@ -240,7 +240,7 @@ def main() -> int:
                 if turn:  # the first round warms up
                     steps[is_with].append(measured)
         (fast, slow), (few, many) = (
-            [median(figures[place] for figures in steps[is_with]) for is_with in (True, False)] for place in (0, 1)
+            [median(figures[index] for figures in steps[is_with]) for is_with in (True, False)] for index in (0, 1)
         )
         times = [f"{1000 * fast:.0f}", f"{1000 * slow:.0f}", f"{slow / fast:.2f}"]
         table.add_row(name, *times, f"{few / 1e6:.1f}", f"{many / 1e6:.1f}", f"{many / few:.2f}")

@@ -1,4 +1,4 @@
-"""What do cached features, packing and lazy reading save, against doing without them on the same machine?
+"""What do cached features, packing and lazy reading save, compared with runs without them on the same machine?
 
     python benchmarks/data.py [--rows 100000] [--pictures 5000]
 

@@ -6,8 +6,8 @@
 With the tiny model: how far logits from cached features are from those of pixels, in each type; the bytes on disk. Then
 processor seconds of answers about large photographs (JPEG), without the cache, with an empty one, and with one that
 knows them, as the second arm of an evaluation finds it, interleaved. Last the time in which photographs become ready
-for the encoder, by one thread and by as many as there are cores, interleaved; on a busy machine only its ratio says
-something.
+for the encoder, by one thread and by as many as there are cores, interleaved; on a busy machine only its ratio is
+meaningful.
 """
 
 import argparse
@@ -127,13 +127,13 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--megapixels", type=float, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         compare_logits(work / "logits")
-        samples = photographs(work / "photographs", given.pictures, given.megapixels)
-        compare_answers(samples, given.rounds, work)
-        compare_cores(samples, given.rounds, work)
+        samples = photographs(work / "photographs", parsed.pictures, parsed.megapixels)
+        compare_answers(samples, parsed.rounds, work)
+        compare_cores(samples, parsed.rounds, work)
 
 
 if __name__ == "__main__":

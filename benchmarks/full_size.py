@@ -9,8 +9,8 @@ neither the host nor the device ever holds the model in half precision where it 
 image in 32 slots with 64 new tokens; training steps take the questions and answers of data/background_synthetic, cut by
 the tokenizer of the tiny model, whose small vocabulary makes more tokens of a sentence than the released one.
 
-The computed budget is that of `vglm plan`: the same modules on the meta device, every tensor booked. The CUDA context
-comes on top.
+The computed budget is that of `vglm plan`: the same modules on the meta device, with every tensor counted. The CUDA
+context comes on top.
 
 With the language model alone in 4 bits (`nf4` and `qlora-*`, the default of `load_pretrained`), 2 GB of the vision
 transformer in half precision leave no room below 6 GB; the cases with `-vision` load with
@@ -377,7 +377,7 @@ def summary_table(budgets: Mapping[str, dict[str, int]], measured: Mapping[str, 
         case, seen = CASES[name], measured.get(name)
         table.add_row(
             name,
-            f"{sum(budget[each] for each in PARTS) / 1e9:.3f}",
+            f"{sum(budget[part] for part in PARTS) / 1e9:.3f}",
             f"{sum(budget.values()) / 1e9:.3f}",
             "" if seen is None else f"{seen.peak / 1e9:.3f}",
             "" if seen is None else f"{seen.seconds:.2f}",

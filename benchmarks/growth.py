@@ -9,8 +9,8 @@ Writes rows about a few small pictures, and for each format starts `train.py` fo
 peak of resident memory of the process, pages of mapped files included, what the rows take beyond 1,000 of them, and
 microseconds and bytes for each row.
 
-With `--answers`, the report of so many answers by each of two arms: Chinese sentences about radiographs, two samples a
-group, six metrics of which three are made of n-grams, and the convention of sacrebleu.
+With `--answers`, the report of this number of answers by each of two arms: Chinese sentences about radiographs, two
+samples a group, six metrics of which three are made of n-grams, and the convention of sacrebleu.
 """
 
 import argparse
@@ -125,25 +125,25 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--formats", nargs="+", default=["jsonl", "csv", "json"], choices=["jsonl", "csv", "json"])
     parser.add_argument("--answers", type=int)
-    given = parser.parse_args()
-    if given.answers is not None:
+    parsed = parser.parse_args()
+    if parsed.answers is not None:
         with tempfile.TemporaryDirectory() as temporary:
-            measure_report(given.answers, Path(temporary))
+            measure_report(parsed.answers, Path(temporary))
         return
     print(f"{'':28}{'s':>8}{'MB':>8}{'rows, s':>10}{'rows, MB':>10}{'us a row':>10}{'bytes a row':>13}")
     with tempfile.TemporaryDirectory() as temporary:
-        for kind in given.formats:
+        for kind in parsed.formats:
             work = Path(temporary, kind)
             few, many = work / "few" / f"data.{kind}", work / "many" / f"data.{kind}"
-            write_rows(few, FEW, given.pictures)
-            write_rows(many, given.rows, given.pictures)
+            write_rows(few, FEW, parsed.pictures)
+            write_rows(many, parsed.rows, parsed.pictures)
             base = first_step(few, work)
             print(f"{f'{kind}, {FEW:,} rows':28}{base[0]:8.1f}{base[1]:8.0f}", flush=True)
-            for name in (f"{given.rows:,} rows", "again, from the cache"):
+            for name in (f"{parsed.rows:,} rows", "again, from the cache"):
                 seconds, megabytes = first_step(many, work)
                 more = (seconds - base[0], megabytes - base[1])
-                each = (1e6 * more[0] / given.rows, 1e6 * more[1] / given.rows)
-                numbers = f"{more[0]:10.1f}{more[1]:10.0f}{each[0]:10.1f}{each[1]:13.0f}"
+                per_row = (1e6 * more[0] / parsed.rows, 1e6 * more[1] / parsed.rows)
+                numbers = f"{more[0]:10.1f}{more[1]:10.0f}{per_row[0]:10.1f}{per_row[1]:13.0f}"
                 print(f"{f'{kind}, {name}':28}{seconds:8.1f}{megabytes:8.0f}{numbers}", flush=True)
 
 

@@ -5,8 +5,8 @@
 
 Runs the model's own modules, at full size and in bfloat16, on PyTorch's meta device, which computes shapes but no
 numbers: no GPU is needed, and the counts are the same on every machine. Counted is each operation that launches a
-kernel, with the bytes of what it reads and writes; views launch none. Attention is asked for as a GPU's PyTorch does
-for a mask, as one kernel. Kept are the tensors that the backward pass needs, weights aside.
+kernel, with the bytes of what it reads and writes; views launch none. Attention is one kernel, as PyTorch on a GPU
+computes it with a mask. "Kept" counts the tensors that the backward pass needs, without weights.
 
 The training step is of 8 rows of 512 tokens with cached image features, half of the tokens with a label, without
 checkpointing; the decode step writes one token for each row behind `--cached` tokens. LoRA is that of
@@ -57,7 +57,7 @@ class Count:
 
     kernels: Counter[str] = field(default_factory=Counter)
     size: int = 0
-    kept: int = 0
+    saved_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -181,13 +181,13 @@ def count_training(model: VisualGlmForConditionalGeneration, *, rows: int = 8, l
 
 def _counted(act: Callable[[], None], model: torch.nn.Module) -> Count:
     count = Count()
-    known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    storages = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage()._cdata
-        if place not in known:
-            known.add(place)
-            count.kept += tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()._cdata
+        if storage not in storages:
+            storages.add(storage)
+            count.saved_bytes += tensor.untyped_storage().nbytes()
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
@@ -211,7 +211,7 @@ def main() -> int:
     }
     print(f"{'':24}  kernels  GB read and written  GB kept")
     for name, count in counts.items():
-        print(f"{name:24}  {count.total:7}  {count.size / 1e9:19.2f}  {count.kept / 1e9:7.2f}")
+        print(f"{name:24}  {count.total:7}  {count.size / 1e9:19.2f}  {count.saved_bytes / 1e9:7.2f}")
         if parsed.by_kind:
             print(f"    {', '.join(f'{number} {kind}' for kind, number in count.kernels.most_common())}")
     return 0

@@ -3,11 +3,11 @@
     python benchmarks/kill_points.py --points 60 --seed 1
     python benchmarks/kill_points.py --points 20 --commands merge report
 
-Every command first runs undisturbed. Then it runs again and again from the same start, and each time gets SIGKILL:
+Every command first runs uninterrupted. Then it runs again and again from the same start, and each time gets SIGKILL:
 before a file operation drawn by seed (open for writing, rename, remove, make, link), or at a moment drawn by seed.
 Right after the kill each result must be absent, as before, or whole. Then the same command is given once more
 (`resume=` where a training left a folder), and all files that count must be equal, byte for byte, to those of the
-undisturbed run; nothing else may be left beside them.
+uninterrupted run; no other file may be left.
 
 The commands run in forks of this process, which has imported everything, so that a point takes seconds. The model is
 the shipped tiny one, the data six plain pictures.
@@ -163,14 +163,14 @@ class Process:
         os.dup2(file, 2)
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 - until the end
         os.environ.update(ENVIRONMENT, VGLM_CACHE=str(cache))
-        self.operations, own, places = 0, os.getpid(), (str(folder), str(cache))
+        self.operations, own, watched = 0, os.getpid(), (str(folder), str(cache))
 
         def watch(event: str, arguments: tuple[object, ...]) -> None:
             if event == "open" and len(arguments) == 3:
                 is_write = bool(int(str(arguments[2] or 0)) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
             else:
                 is_write = event in WRITES
-            if is_write and os.getpid() == own and os.path.abspath(str(arguments[0])).startswith(places):
+            if is_write and os.getpid() == own and os.path.abspath(str(arguments[0])).startswith(watched):
                 self.operations += 1
                 if self.operations == kill_before:
                     os.kill(own, signal.SIGKILL)
@@ -279,7 +279,7 @@ def differences(hashes: Hashes, expected: Hashes) -> list[str]:
 
 
 class Bench:
-    """A folder with everything that cases start from, and a place to run them in.
+    """A folder with everything that cases start from, and a folder to run them in.
 
     Args:
         root: An empty folder.
@@ -288,25 +288,25 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.starts = root / "starts"
-        self.place = root / "place"  # always the same, for paths stand in the files
+        self.workspace = root / "workspace"  # always the same, for paths stand in the files
         self.cache = root / "cache"
-        self.undisturbed: dict[str, tuple[Hashes, int, float]] = {}
+        self.uninterrupted: dict[str, tuple[Hashes, int, float]] = {}
 
     def _make(self, name: str) -> None:
         """Make a start: data, a trained run, one that was stopped half-way, an evaluation, or a model."""
         if name == "data":
             self._fresh(None)
-            _write_data(self.place / "data")
+            _write_data(self.workspace / "data")
         elif name == "model":
             self._fresh(None)
-            shutil.copytree(REPOSITORY / "data/visualglm_tiny", self.place / "model")
+            shutil.copytree(REPOSITORY / "data/visualglm_tiny", self.workspace / "model")
         elif name == "run":
             self._fresh("data")
             self._expect(TRAIN)
         elif name == "stopped":
             self._fresh("data")
             self._expect((*TRAIN, "trainer.save_total_limit=null"))
-            run = self.place / "run"
+            run = self.workspace / "run"
             for left in ("adapter", "checkpoint-4"):
                 shutil.rmtree(run / left)
             (run / "run.json").unlink()
@@ -315,27 +315,27 @@ class Bench:
         elif name == "answers":
             self._fresh("run")
             self._expect((*EVALUATE, "image_use=false"))
-            after = self.place / "run/evaluation/after/predictions.jsonl"
+            after = self.workspace / "run/evaluation/after/predictions.jsonl"
             records = [json.loads(line) for line in after.read_text("utf-8").splitlines()]
             for arm in ("before", "after"):
                 scores = [{"id": record["id"], "split": record["split"], "score": 0.5} for record in records]
-                (self.place / f"{arm}.jsonl").write_text("".join(f"{json.dumps(score)}\n" for score in scores))
+                (self.workspace / f"{arm}.jsonl").write_text("".join(f"{json.dumps(score)}\n" for score in scores))
             for record in records[::2]:
                 record["prediction"] = record["reference"]  # so that a new report is another one
             after.write_text("".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records), "utf-8")
-        shutil.copytree(self.place, self.starts / name)
+        shutil.copytree(self.workspace, self.starts / name)
 
     def _fresh(self, start: str | None) -> None:
-        """An empty cache, and the place as a start has it."""
+        """An empty cache, and the workspace as a start has it."""
         if start is not None and not (self.starts / start).is_dir():
             self._make(start)
-        shutil.rmtree(self.place, ignore_errors=True)
+        shutil.rmtree(self.workspace, ignore_errors=True)
         shutil.rmtree(self.cache, ignore_errors=True)
         self.cache.mkdir(parents=True)
-        shutil.copytree(self.starts / start, self.place) if start is not None else self.place.mkdir()
+        shutil.copytree(self.starts / start, self.workspace) if start is not None else self.workspace.mkdir()
 
     def _process(self, command: Sequence[str], kill_before: int = 0, name: str = "log") -> Process:
-        return Process(command, self.place, self.root / f"{name}.txt", self.cache, kill_before)
+        return Process(command, self.workspace, self.root / f"{name}.txt", self.cache, kill_before)
 
     def _expect(self, command: Sequence[str], codes: Sequence[int] = (0,)) -> int:
         process = self._process(command)
@@ -344,16 +344,16 @@ class Bench:
         return int(process.count.read_text())
 
     def measure(self, case: Case) -> tuple[Hashes, int, float]:
-        """Run a case undisturbed: what it leaves, its file operations, its seconds."""
-        if case.name not in self.undisturbed:
+        """Run a case uninterrupted: what it leaves, its file operations, its seconds."""
+        if case.name not in self.uninterrupted:
             self._fresh(case.start)
             began = time.monotonic()
             operations = self._expect(case.command, case.codes)
             seconds = time.monotonic() - began
             if case.beside is not None:
                 self._expect(case.beside)
-            self.undisturbed[case.name] = hash_files(self.place), operations, seconds
-        return self.undisturbed[case.name]
+            self.uninterrupted[case.name] = hash_files(self.workspace), operations, seconds
+        return self.uninterrupted[case.name]
 
     def kill(self, case: Case, generator: random.Random) -> tuple[str, list[str]]:
         """Kill a case once, give its command again, and look.
@@ -363,7 +363,7 @@ class Bench:
         """
         expected, operations, seconds = self.measure(case)
         self._fresh(case.start)
-        before = hash_files(self.place)
+        before = hash_files(self.workspace)
         by_operation = generator.random() < 0.7
         number, moment = generator.randint(1, operations), generator.uniform(0, seconds)
         when = f"operation {number} of {operations}" if by_operation else f"{moment:.2f} of {seconds:.2f} s"
@@ -375,20 +375,20 @@ class Bench:
             wrong.append(f"the process beside it ended with {failure}")
         if code != -signal.SIGKILL:
             when += f", ended with {code}"
-        left = hash_files(self.place)
+        left = hash_files(self.workspace)
         for name in case.results:
             whole = case.counts if case.whole is None else case.whole
             now, old, new = (chosen(_below(files, name), whole) for files in (left, before, expected))
             is_held = any(path.startswith(f"{name.rpartition('/')[0]}/.".lstrip("/")) for path in left)  # beside it
             if (now and now not in (old, new)) or (old and not now and not is_held):
                 wrong.append(f"{name} is half after the kill: {'; '.join(differences(now, new))}")
-        again = case.command if case.again is None else case.again(self.place)
+        again = case.command if case.again is None else case.again(self.workspace)
         repeated = self._process(again)
         code = repeated.wait()
         log = (self.root / "log.txt").read_text(errors="replace")
         if code not in case.codes and not any(text in log for text in DONE):
             wrong.append(f"given again it ended with {code}: {log.strip().splitlines()[-1][:200]}")
-        after = hash_files(self.place)
+        after = hash_files(self.workspace)
         wrong += differences(chosen(after, case.counts), chosen(expected, case.counts))
         wrong += differences(dict.fromkeys(after, ""), dict.fromkeys(expected, ""))[:1] if not wrong else []
         return when, wrong

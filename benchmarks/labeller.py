@@ -12,8 +12,8 @@ labelled after that. On 2026-11-27:
     first 60, after           0.98    1.00        52            0.98    1.00        50
     second 40                 0.97    1.00        33            1.00    1.00        32
 
-All reports of this collection may have been seen by who wrote the rules; those of other hospitals will fare worse.
-Kappa is of English and Chinese on all 210 studies; of few studies it says little.
+The author of the rules may have seen all reports of this collection; results on those of other hospitals will be worse.
+Kappa is between English and Chinese on all 210 studies; it is not meaningful for few studies.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def compare(name: str, texts: Mapping[str, str], expected: Mapping[str, set[str]
         both, named, true = both + len(read & labelled), named + len(read), true + len(labelled)
         for word, some in (("not there", read - labelled), ("missed", labelled - read)):
             if some:
-                print(f"    {name} {study} {word}: {', '.join(LETTERS[each] for each in sorted(some))}")
+                print(f"    {name} {study} {word}: {', '.join(LETTERS[letter] for letter in sorted(some))}")
     print(f"  {name}: precision {both / named:.2f}, recall {both / true:.2f} ({true} findings)")
 
 
@@ -88,8 +88,8 @@ def main() -> None:
     for part, listed in READ.items():
         rows = [row.split() for row in listed.split(",")]
         print(f"{part} {len(rows)} studies")
-        for place, (name, captions) in enumerate(texts.items()):
-            readings = {study: (letters.split("/") * 2)[place] for study, letters in rows}
+        for index, (name, captions) in enumerate(texts.items()):
+            readings = {study: (letters.split("/") * 2)[index] for study, letters in rows}
             compare(name, captions, {study: set(letters) - {"-"} for study, letters in readings.items()})
     studies = {image.split("_")[0]: image for image in sorted(texts["en"].keys() & texts["zh"].keys(), reverse=True)}
     labels = {name: [present(captions[image]) for image in studies.values()] for name, captions in texts.items()}

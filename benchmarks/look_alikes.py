@@ -15,7 +15,7 @@ On 2026-11-27, `--count 60 --real` with the 20 published few-shot pictures and 5
     phantom X-rays             100%       100%       100%        77%        75%        68%   0 of 60 (2,880 pairs)
     light curves               100%        65%       100%        77%        85%         0%   0 of 60 (2,880 pairs)
 
-5 X-rays say little of others. Before pictures that are all alike were searched by their place in the mean picture, the
+5 X-rays are too few to generalise. Before alike pictures were searched by their position in the mean picture, the
 phantoms' crops were found in 2, 9 and 3%. Of 40 crops among 400 phantoms 30 are found, as many as without the choice of
 the likeliest 64; a test picture that is like the others costs a fifth of a second, once.
 """
@@ -76,14 +76,14 @@ EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def picture_sets(count: int, size: int, folders: list[Path]) -> Iterator[tuple[str, list[Image.Image]]]:
     """Sets of different pictures, by name."""
     for folder in folders:
-        files = sorted(each for each in folder.iterdir() if each.suffix in (".png", ".jpg", ".jpeg"))
-        yield folder.name, [open_image(each) for each in files]
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".jpeg"))
+        yield folder.name, [open_image(file) for file in files]
     rng = np.random.default_rng(0)
     yield "scenes", [render.render(sample_scene(rng), size) for _ in range(count)]
     yield "phantom X-rays", [radiograph_render.render(sample_chest(rng), "frontal", size) for _ in range(count)]
     stars = star_splits(train_stars=count, test_stars=1, size=64).train
-    pictures = {each.group: each for each in stars}
-    shown = [picture for each in pictures.values() if (picture := each.open_image()) is not None]
+    pictures = {star.group: star for star in stars}
+    shown = [picture for star in pictures.values() if (picture := star.open_image()) is not None]
     yield "light curves", shown[:count]
 
 
@@ -93,18 +93,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="pictures of each generated set")
     parser.add_argument("--size", type=int, default=224, help="pixels of generated scenes and X-rays")
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="folders of pictures")
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     print(f"{'set':20}" + "".join(f"{name:>11}" for name in EDITS) + "   false alarms")
-    for name, pictures in picture_sets(given.count, given.size, given.real):
-        small = [thumbnail(each) for each in pictures]
+    for name, pictures in picture_sets(parsed.count, parsed.size, parsed.real):
+        small = [thumbnail(picture) for picture in pictures]
         recalls = []
         for edit in EDITS.values():
-            found = find_copies([thumbnail(edit(each)) for each in pictures], small)
-            recalls.append(sum(each.tested == each.learned for each in found) / len(small))
+            copies = find_copies([thumbnail(edit(picture)) for picture in pictures], small)
+            recalls.append(sum(copy.tested == copy.learned for copy in copies) / len(small))
         folds = min(len(small), 5)
         alarms = pairs = 0
         for fold in range(folds):
-            tested, learned = small[fold::folds], [each for i, each in enumerate(small) if i % folds != fold]
+            tested, learned = small[fold::folds], [thumb for i, thumb in enumerate(small) if i % folds != fold]
             alarms += len(find_copies(tested, learned))
             pairs += len(tested) * len(learned)
         shown = "".join(f"{recall:11.0%}" for recall in recalls)

@@ -76,8 +76,8 @@ def losses(way: str, seed: int, steps: int, folder: Path, full_rate: float | Non
 def moved(folder: Path, dtype: str) -> float:
     """The share of the language model's weights that are no longer those of the tiny model."""
     before, after = (
-        vglm.load_pretrained(each, dtype=dtype)[0].model.language_model.layers.state_dict()
-        for each in (DATA / "visualglm_tiny", folder)
+        vglm.load_pretrained(model, dtype=dtype)[0].model.language_model.layers.state_dict()
+        for model in (DATA / "visualglm_tiny", folder)
     )
     return sum(int((before[name] != after[name]).sum()) for name in before) / sum(map(Tensor.numel, before.values()))
 
@@ -99,20 +99,20 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
     parser.add_argument("--full", action="store_true", help="tune the language model and projection themselves")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="of --full (default: %(default)s)")
-    given = parser.parse_args()
-    full_rate = given.learning_rate if given.full else None
+    parsed = parser.parse_args()
+    full_rate = parsed.learning_rate if parsed.full else None
     curves: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for seed in given.seeds:
+        for seed in parsed.seeds:
             for way in ("float32", "bfloat16"):
-                curves[way, seed] = losses(way, seed, given.steps, Path(folder), full_rate)
+                curves[way, seed] = losses(way, seed, parsed.steps, Path(folder), full_rate)
     for (way, seed), curve in curves.items():
         tenth = max(1, len(curve) // TENTHS)
         parts = [mean(curve[start : start + tenth]) for start in range(0, len(curve), tenth)]
-        what = "weights" if given.full else "LoRA"
-        print(f"seed {seed}, {what} in {way:>8}: {' '.join(f'{each:.3f}' for each in parts)}")
-    ways = mean(distance(curves["float32", seed], curves["bfloat16", seed]) for seed in given.seeds)
-    pairs = list(combinations(given.seeds, 2))
+        what = "weights" if parsed.full else "LoRA"
+        print(f"seed {seed}, {what} in {way:>8}: {' '.join(f'{part:.3f}' for part in parts)}")
+    ways = mean(distance(curves["float32", seed], curves["bfloat16", seed]) for seed in parsed.seeds)
+    pairs = list(combinations(parsed.seeds, 2))
     seeds = mean(distance(curves[way, a], curves[way, b]) for way in ("float32", "bfloat16") for a, b in pairs)
     print(f"distance of the two ways {ways:.4f}, of two seeds {seeds:.4f}: ratio {ways / seeds:.2f}")
     return 0

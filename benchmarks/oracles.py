@@ -1,4 +1,4 @@
-"""Our numbers beside those of the packages that the field uses: the largest deviation of each in one table.
+"""Compare our numbers with those of the packages that the field uses: the largest deviation of each in one table.
 
     pip install statsmodels scikit-learn rouge-score pycocoevalcap krippendorff
     python benchmarks/oracles.py
@@ -132,7 +132,7 @@ def corrected(chance: random.Random, cases: int) -> Pairs:
     for _ in range(cases):
         values = [chance.random() ** 3 for _ in range(chance.randint(1, 12))]
         yield from zip(
-            holm({str(place): value for place, value in enumerate(values)}).values(),
+            holm({str(index): value for index, value in enumerate(values)}).values(),
             map(float, multipletests(values, method="holm")[1]),
             strict=True,
         )
@@ -148,11 +148,11 @@ def classification(name: str) -> Callable[[random.Random, int], Pairs]:
         for _ in range(cases):
             true = [chance.choice(LABELS) for _ in range(chance.randint(len(LABELS), 40))]
             named = [chance.choice(true) for _ in true]
-            known = sorted(set(true))
+            labels = sorted(set(true))
             theirs = {
                 "accuracy": lambda true, named: accuracy_score(true, named),
                 "balanced_accuracy": lambda true, named: balanced_accuracy_score(true, named),
-                "macro_f1": lambda true, named, known=known: f1_score(true, named, labels=known, average="macro"),
+                "macro_f1": lambda true, named, labels=labels: f1_score(true, named, labels=labels, average="macro"),
             }[name]
             yield metric.score(records(named, true)), float(theirs(true, named))
 

@@ -1,4 +1,4 @@
-"""What does answering many clients at once cost, against one at a time, and does a storm of them leave a mark?
+"""What does serving many clients cost, compared with one, and does a load peak have lasting effects?
 
     python benchmarks/serving.py
     python benchmarks/serving.py --storm 1000
@@ -40,8 +40,8 @@ import psutil
 from PIL import Image
 
 CLIENTS = (1, 8, 32)
-ASKED = {"temperature": 5.0, "top_p": 1.0, "top_k": 1000, "max_tokens": 64, "stream": True}
-STORM_ASKED = {**ASKED, "max_tokens": 16}
+SETTINGS = {"temperature": 5.0, "top_p": 1.0, "top_k": 1000, "max_tokens": 64, "stream": True}
+STORM_SETTINGS = {**SETTINGS, "max_tokens": 16}
 SOURCE = Path(__file__).parents[1] / "src"
 
 
@@ -89,14 +89,14 @@ def _free_port() -> int:
     return port
 
 
-def question(seed: int, asked: dict[str, Any]) -> dict[str, Any]:
+def question(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """A request about a picture."""
     buffer = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(buffer, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "图中有什么？"}]
     usage = {"stream_options": {"include_usage": True}}
-    return {"model": "base", "messages": [{"role": "user", "content": content}], "seed": seed, **asked, **usage}
+    return {"model": "base", "messages": [{"role": "user", "content": content}], "seed": seed, **settings, **usage}
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any], *, pieces: int | None = None) -> Reply:
@@ -132,7 +132,7 @@ async def play(url: str, server: psutil.Process, clients: int, questions: Sequen
             return replies
 
         used, begin = server.cpu_times(), time.perf_counter()
-        replies = [reply for each in await asyncio.gather(*(work() for _ in range(clients))) for reply in each]
+        replies = [reply for batch in await asyncio.gather(*(work() for _ in range(clients))) for reply in batch]
         seconds, now = time.perf_counter() - begin, server.cpu_times()
     tokens = sum(reply.tokens for reply in replies)
     spent = now.user + now.system - used.user - used.system
@@ -147,12 +147,12 @@ async def wait_of_a_newcomer(url: str, others: int, times: int = 12) -> float:
         async def keep_busy(delay: float) -> None:
             await asyncio.sleep(delay)
             while True:
-                await ask(client, question(next(seeds), ASKED))
+                await ask(client, question(next(seeds), SETTINGS))
 
         tasks = [asyncio.create_task(keep_busy(0.05 * number)) for number in range(others)]
         try:
             await asyncio.sleep(0.05 * others + 0.5 * bool(others))
-            replies = [await ask(client, question(seed, {**ASKED, "max_tokens": 2})) for seed in range(times)]
+            replies = [await ask(client, question(seed, {**SETTINGS, "max_tokens": 2})) for seed in range(times)]
         finally:
             for task in tasks:
                 task.cancel()
@@ -164,22 +164,22 @@ def throughput(rounds: int, requests: int) -> None:
     """Print the ratios."""
     measured: dict[int, list[Round]] = {clients: [] for clients in CLIENTS}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, server):
-        asyncio.run(play(url, server, 8, [question(seed, ASKED) for seed in range(16)]))
+        asyncio.run(play(url, server, 8, [question(seed, SETTINGS) for seed in range(16)]))
         for number in range(rounds):
             for clients in CLIENTS:
                 seeds = range(1000 * number, 1000 * number + max(16, requests * clients))
-                questions = [question(seed, ASKED) for seed in seeds]
+                questions = [question(seed, SETTINGS) for seed in seeds]
                 measured[clients].append(asyncio.run(play(url, server, clients, questions)))
     alone = measured[1]
     print("clients  tokens/s  x one, by the clock  x one, by processor time  first piece, ms  x one")
-    for clients, found in measured.items():
-        pairs = list(zip(found, alone, strict=True))
+    for clients, series in measured.items():
+        pairs = list(zip(series, alone, strict=True))
         print(
-            f"{clients:7}  {median(each.by_clock for each in found):8.0f}"
-            f"  {median(each.by_clock / one.by_clock for each, one in pairs):19.2f}"
-            f"  {median(each.by_processor / one.by_processor for each, one in pairs):24.2f}"
-            f"  {1000 * median(each.first for each in found):15.0f}"
-            f"  {median(each.first / one.first for each, one in pairs):5.2f}"
+            f"{clients:7}  {median(many.by_clock for many in series):8.0f}"
+            f"  {median(many.by_clock / one.by_clock for many, one in pairs):19.2f}"
+            f"  {median(many.by_processor / one.by_processor for many, one in pairs):24.2f}"
+            f"  {1000 * median(many.first for many in series):15.0f}"
+            f"  {median(many.first / one.first for many, one in pairs):5.2f}"
         )
 
 
@@ -187,7 +187,7 @@ async def _storm(url: str, clients: int, expected: Sequence[str]) -> int:
     """How many of the clients that stayed got another answer than expected."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        bodies = [question(number % len(expected), STORM_ASKED) for number in range(clients)]
+        bodies = [question(number % len(expected), STORM_SETTINGS) for number in range(clients)]
         replies = await asyncio.gather(
             *(ask(client, body, pieces=2 if number % 2 else None) for number, body in enumerate(bodies))
         )
@@ -199,7 +199,7 @@ def storm(clients: int) -> int:
 
     async def alone(url: str) -> list[str]:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            return [(await ask(client, question(seed, STORM_ASKED))).text for seed in range(20)]
+            return [(await ask(client, question(seed, STORM_SETTINGS))).text for seed in range(20)]
 
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), "--max-waiting", str(clients)) as (url, server):
         expected = asyncio.run(alone(url))
@@ -210,7 +210,7 @@ def storm(clients: int) -> int:
         metrics = httpx.get(f"{url}/metrics").text
         ready = httpx.get(f"{url}/readyz").json()["status"]
         left = _values(metrics, "vglm_running", "vglm_waiting")
-    megabytes = [f"{each / 1e6:.0f}" for each in memory]
+    megabytes = [f"{size / 1e6:.0f}" for size in memory]
     print(f"{clients} clients, half of them dropped in mid-stream, twice; other answers: {sum(wrong)} differ from solo")
     print(f"memory before, after the first, after the second storm: {', '.join(megabytes)} MB")
     print(f"running and waiting afterwards: {left}; the server is {ready}")
@@ -226,7 +226,7 @@ def kills(times: int) -> int:
 
     async def load(url: str) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            await asyncio.gather(*(ask(client, question(seed, ASKED)) for seed in range(16)), return_exceptions=True)
+            await asyncio.gather(*(ask(client, question(seed, SETTINGS)) for seed in range(16)), return_exceptions=True)
 
     async def load_and_kill(url: str, server: psutil.Process) -> None:
         running = asyncio.create_task(load(url))
@@ -237,7 +237,7 @@ def kills(times: int) -> int:
 
     async def one(url: str) -> str:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            return (await ask(client, question(1, ASKED))).text
+            return (await ask(client, question(1, SETTINGS))).text
 
     port, answers, left = _free_port(), [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -245,7 +245,7 @@ def kills(times: int) -> int:
             with serving(Path(folder), port=port) as (url, server):
                 answers.append(asyncio.run(one(url)))
                 asyncio.run(load_and_kill(url, server))
-            left += [str(each) for each in Path(folder).rglob("*") if each.is_file()]
+            left += [str(path) for path in Path(folder).rglob("*") if path.is_file()]
     print(f"killed under load {times} times; left on disk: {left or 'nothing'}; distinct answers: {len(set(answers))}")
     return int(bool(left) or len(set(answers)) > 1)
 
@@ -257,12 +257,12 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=8, help="of each client in a round, at least 16 in all")
     parser.add_argument("--storm", type=int, metavar="N")
     parser.add_argument("--kills", type=int, metavar="N")
-    asked = parser.parse_args()
-    if asked.storm:
-        return storm(asked.storm)
-    if asked.kills:
-        return kills(asked.kills)
-    throughput(asked.rounds, asked.requests)
+    parsed = parser.parse_args()
+    if parsed.storm:
+        return storm(parsed.storm)
+    if parsed.kills:
+        return kills(parsed.kills)
+    throughput(parsed.rounds, parsed.requests)
     return 0
 
 

@@ -168,7 +168,7 @@ SIZES, SHARES = (1, 2, 3, 6), (0.5, 0.25, 0.15, 0.1)
 """Samples in a group, and how many groups have that size: 2.05 on average."""
 LABELS = ("normal", "effusion", "nodule")
 FREQUENCIES = (0.6, 0.28, 0.12)
-WORDS = [f"word{number}" for number in range(18)]
+WORDS = np.array([f"word{number}" for number in range(18)], dtype=object)
 
 Rows = NDArray[np.float64]
 
@@ -187,8 +187,8 @@ class Exact:
         exact: Likewise of the exact one.
         score: Likewise of the asymptotic one without continuity correction, which no report uses.
         verdict: Likewise of test and interval together, as a report's verdict asks.
-        held: Share of Tango's intervals that hold the true difference of 0.
-        held_gain: Likewise where three of four flips are gains.
+        coverage: Share of Tango's intervals that hold the true difference of 0.
+        gain_coverage: Likewise where three of four flips are gains.
     """
 
     n: int
@@ -197,8 +197,8 @@ class Exact:
     exact: float
     score: float
     verdict: float
-    held: float
-    held_gain: float
+    coverage: float
+    gain_coverage: float
 
 
 def right_or_wrong(n: int, rate: float) -> Exact:
@@ -208,7 +208,7 @@ def right_or_wrong(n: int, rate: float) -> Exact:
         n: Independent samples.
         rate: Share of samples that change between wrong and right.
     """
-    mid = exact = score = verdict = covered = held_gain = 0.0
+    mid = exact = score = verdict = covered = gain_coverage = 0.0
     truth = rate * (0.75 - 0.25)
     for flips in range(n + 1):
         outer = math.comb(n, flips) * rate**flips * (1 - rate) ** (n - flips)
@@ -223,8 +223,8 @@ def right_or_wrong(n: int, rate: float) -> Exact:
             score += chance * (abs(gained - lost) > 1.959964 * math.sqrt(flips))
             verdict += chance * (p_mid <= LEVEL and not low <= 0 <= high)
             covered += chance * (low <= 1e-9 and high >= -1e-9)
-            held_gain += gain * (low - 1e-9 <= truth <= high + 1e-9)
-    return Exact(n, n * rate, mid, exact, score, verdict, covered, held_gain)
+            gain_coverage += gain * (low - 1e-9 <= truth <= high + 1e-9)
+    return Exact(n, n * rate, mid, exact, score, verdict, covered, gain_coverage)
 
 
 @cache
@@ -264,8 +264,8 @@ class Rates:
     Attributes:
         samples: Mean number of samples.
         groups: Number of groups.
-        held: Share of intervals that hold the true difference, where there is one.
-        held_null: Likewise where it is 0.
+        coverage: Share of intervals that hold the true difference, where there is one.
+        null_coverage: Likewise where it is 0.
         mid: Share of true null hypotheses that are rejected by the p-value of a report.
         exact: Likewise by the exact p-value.
         verdict: Likewise by test and interval together.
@@ -274,8 +274,8 @@ class Rates:
 
     samples: float
     groups: int
-    held: float
-    held_null: float
+    coverage: float
+    null_coverage: float
     mid: float
     exact: float
     verdict: float
@@ -294,10 +294,10 @@ def simulate(population: Population, groups: int, repeats: int, resamples: int, 
     """
     generator = np.random.default_rng(seed)
     truth, count = population.truth, len(population.before)
-    covered = held_null = mid = exact = verdict = power = samples = 0
+    covered = null_coverage = mid = exact = verdict = power = samples = 0
     for repeat in range(repeats):
         drawn = generator.integers(count, size=groups)
-        names = [place for place, group in enumerate(drawn) for _ in population.before[group]]
+        names = [index for index, group in enumerate(drawn) for _ in population.before[group]]
         pairs = [(population.before[group], population.after[group]) for group in drawn]
         exchanged = [
             pair[::-1] if swap else pair for pair, swap in zip(pairs, generator.random(groups) < 0.5, strict=True)
@@ -319,11 +319,11 @@ def simulate(population: Population, groups: int, repeats: int, resamples: int, 
                 covered += low <= truth <= high
                 power += is_found
                 continue
-            held_null += low <= 0 <= high
+            null_coverage += low <= 0 <= high
             mid += result.p_value <= LEVEL
             exact += result.p_value_exact <= LEVEL
             verdict += is_found
-    rates = (covered, held_null, mid, exact, verdict, power)
+    rates = (covered, null_coverage, mid, exact, verdict, power)
     return Rates(samples / repeats, groups, *(count / repeats for count in rates))
 
 
@@ -372,12 +372,12 @@ def bleu(seed: int, *, is_grouped: bool) -> Population:
     generator = np.random.default_rng(seed)
     arms: tuple[list[Rows], list[Rows]] = ([], [])
     for size in _sizes(generator, is_grouped):
-        references = [list(generator.choice(WORDS, generator.integers(6, 24))) for _ in range(size)]
+        references = [WORDS[generator.integers(len(WORDS), size=generator.integers(6, 24))] for _ in range(size)]
         hard = generator.beta(2, 4)
         for arm, shift in zip(arms, (0.0, -0.06), strict=True):
             wrong = np.clip(hard + shift + generator.normal(0, 0.12), 0.02, 0.95)
             answers = [
-                [generator.choice(WORDS) if generator.random() < wrong else word for word in text]
+                [WORDS[generator.integers(len(WORDS))] if generator.random() < wrong else word for word in text]
                 for text in references
             ]
             pairs = zip(map(" ".join, answers), map(" ".join, references), strict=True)
@@ -438,13 +438,13 @@ class SkewedRates:
         student: Share of Student's intervals that exclude 0.
         exchange: Share of the randomisation test's p-values below the level.
         verdict: Share of reports that claim a difference.
-        held: Share of a report's intervals that hold 0.
+        coverage: Share of a report's intervals that hold 0.
     """
 
     student: float
     exchange: float
     verdict: float
-    held: float
+    coverage: float
 
 
 def simulate_skewed(name: str, n: int, repeats: int, resamples: int, seed: int = 1, group: int = 1) -> SkewedRates:
@@ -565,7 +565,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rates = right_or_wrong(n, rate)
             print(
                 f"{n:5} {rates.flips:6.1f} {100 * rates.mid:7.1f} {100 * rates.exact:7.1f} {100 * rates.score:7.1f}"
-                f" {100 * rates.verdict:8.1f} {100 * rates.held:7.1f} {100 * rates.held_gain:10.1f}",
+                f" {100 * rates.verdict:8.1f} {100 * rates.coverage:7.1f} {100 * rates.gain_coverage:10.1f}",
                 flush=True,
             )
     _print_margins(parsed.sizes)
@@ -589,7 +589,7 @@ def _print_skewed(parsed: argparse.Namespace) -> None:
     for name, group in [*((name, 1) for name in SKEWED), ("5 % large gains", 3)]:
         for n in parsed.sizes:
             rates = simulate_skewed(name, n, parsed.repeats, parsed.resamples, group=group)
-            values = (100 * rate for rate in (rates.student, rates.exchange, rates.verdict, rates.held))
+            values = (100 * rate for rate in (rates.student, rates.exchange, rates.verdict, rates.coverage))
             title = name if group == 1 else f"{name}, in threes"
             print(f"{title:27} {n:5} " + "{:8.1f} {:9.1f} {:8.1f} {:7.1f}".format(*values), flush=True)
 
@@ -617,9 +617,9 @@ def _print_cases(parsed: argparse.Namespace) -> None:
         for n in parsed.sizes:
             rates = simulate(population, groups_of(n, is_grouped), parsed.repeats, parsed.resamples)
             print(
-                f"{name:27} {rates.samples:5.0f} {rates.groups:6} {100 * rates.held:6.1f} {100 * rates.held_null:7.1f}"
-                f" {100 * rates.mid:6.1f} {100 * rates.exact:6.1f} {100 * rates.verdict:8.1f}"
-                f" {100 * rates.power:6.1f}",
+                f"{name:27} {rates.samples:5.0f} {rates.groups:6} {100 * rates.coverage:6.1f}"
+                f" {100 * rates.null_coverage:7.1f} {100 * rates.mid:6.1f} {100 * rates.exact:6.1f}"
+                f" {100 * rates.verdict:8.1f} {100 * rates.power:6.1f}",
                 flush=True,
             )
 

@@ -75,10 +75,10 @@ class Count:
 
     kernels: int = 0
     moved: int = 0
-    kept: int = 0
+    saved_bytes: int = 0
 
     def __sub__(self, other: "Count") -> "Count":
-        return Count(self.kernels - other.kernels, self.moved - other.moved, self.kept - other.kept)
+        return Count(self.kernels - other.kernels, self.moved - other.moved, self.saved_bytes - other.saved_bytes)
 
 
 class _Ledger(TorchDispatchMode):
@@ -90,8 +90,8 @@ class _Ledger(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         if function.overloadpacket.__name__ not in _VIEWS:
             self.count.kernels += 1
-            leaves = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
-            self.count.moved += sum(each.numel() * each.element_size() for each in leaves)
+            leaves = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+            self.count.moved += sum(leave.numel() * leave.element_size() for leave in leaves)
         return result
 
 
@@ -104,7 +104,7 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Any:
-        return tuple(torch.empty_like(each) for each in context.saved_tensors[:3])
+        return tuple(torch.empty_like(tensor) for tensor in context.saved_tensors[:3])
 
 
 def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **_: Any) -> Any:
@@ -116,8 +116,8 @@ class _AutocastRules(TorchFunctionMode):
         if function in (F.layer_norm, F.linear):
             dtype = torch.float32 if function is F.layer_norm else torch.bfloat16
             args, kwargs = (
-                torch.utils._pytree.tree_map(lambda each: each.to(dtype) if isinstance(each, Tensor) else each, given)
-                for given in (args, kwargs or {})
+                torch.utils._pytree.tree_map(lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) else leaf, tree)
+                for tree in (args, kwargs or {})
             )
         return function(*args, **(kwargs or {}))
 
@@ -145,12 +145,12 @@ def count_step(rows: int, length: int, *, layers: int, is_autocast: bool = False
                 layer.cast_input_dtype_enabled = True
     model: Any = base.model.language_model
     model.config._attn_implementation = "counted"
-    weights = {each.untyped_storage()._cdata for each in tuned.parameters()}
-    kept: dict[int, Tensor] = {}
+    weights = {parameter.untyped_storage()._cdata for parameter in tuned.parameters()}
+    saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage()._cdata not in weights:
-            kept[tensor.untyped_storage()._cdata] = tensor  # held, so that no other gets its place
+            saved[tensor.untyped_storage()._cdata] = tensor  # kept alive, so that no other tensor gets its address
         return tensor
 
     with torch.device("meta"):
@@ -160,10 +160,10 @@ def count_step(rows: int, length: int, *, layers: int, is_autocast: bool = False
             torch.zeros(rows, length, dtype=torch.int64),
         )
     rules: Callable[[], AbstractContextManager[Any]] = _AutocastRules if is_autocast else nullcontext
-    with _Ledger() as ledger, torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each), rules():
+    with _Ledger() as ledger, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), rules():
         output = model(embeds, positions, blocks, use_cache=False).last_hidden_state
         output.backward(torch.empty_like(output))
-    ledger.count.kept = sum(each.untyped_storage().nbytes() for each in kept.values())
+    ledger.count.saved_bytes = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     return ledger.count
 
 
@@ -172,15 +172,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8, help="(default: %(default)s)")
     parser.add_argument("--length", type=int, default=512, help="tokens of a row (default: %(default)s)")
-    given = parser.parse_args()
-    table = Table(title=f"28 layers, {given.rows} x {given.length} tokens, bfloat16", box=box.SIMPLE_HEAD)
+    parsed = parser.parse_args()
+    table = Table(title=f"28 layers, {parsed.rows} x {parsed.length} tokens, bfloat16", box=box.SIMPLE_HEAD)
     for column in ("autocast on top", "LoRA computes in", "kernels", "GB moved", "GB kept"):
         table.add_column(column, justify="right")
     for is_autocast in (True, False):
         for is_wide in (True, False):
             one, two = (
-                count_step(given.rows, given.length, layers=each, is_autocast=is_autocast, is_wide=is_wide)
-                for each in (1, 2)
+                count_step(parsed.rows, parsed.length, layers=layers, is_autocast=is_autocast, is_wide=is_wide)
+                for layers in (1, 2)
             )
             layer = two - one
             total = [getattr(one, name) + 27 * getattr(layer, name) for name in ("kernels", "moved", "kept")]

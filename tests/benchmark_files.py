@@ -46,8 +46,8 @@ def mme_set(folder: Path) -> Path:
     """One category with pictures beside the questions, and one with folders of their own."""
     root = folder / "MME_Benchmark"
     flat, apart = root / "color", root / "artwork"
-    for place in (flat, apart / "images", apart / "questions_answers_YN"):
-        place.mkdir(parents=True)
+    for directory in (flat, apart / "images", apart / "questions_answers_YN"):
+        directory.mkdir(parents=True)
     for name, colour in (("0001", "red"), ("0002", "blue")):
         Image.new("RGB", (20, 20), colour).save(flat / f"{name}.jpg")
         text = f"Is it {colour}? Please answer yes or no.\tYes\nIs it grey? Please answer yes or no.\tNo\n"

@@ -31,13 +31,13 @@ LONGEST = (
     *("evaluate", "shards", "batch_cutting", "recipes", "notebooks", "readme", "startup", "statistics"),
     *("shared_training", "train", "tuning_trainer", "certificate", "sweep", "serving_parallel", "sat_fine_tunes"),
 )
-NAMES, CHANGED = pytest.StashKey[set[str]](), pytest.StashKey[list[str]]()
+NAMES, CHANGED, FILE = pytest.StashKey[set[str]](), pytest.StashKey[list[str]](), pytest.StashKey[Path]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest; skip what this machine cannot run, with the reason."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem.removeprefix("test_"), len(places)))
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem.removeprefix("test_"), len(ranks)))
     for item in items:
         for variable, mark in (("VGLM_REAL_DATA", "real_data"), ("VGLM_WEIGHTS", "weights")):
             if item.get_closest_marker(mark) and not os.environ.get(variable):
@@ -50,6 +50,16 @@ def pytest_collection_finish() -> None:
     """Take what was imported out of the garbage collector's rounds: a training asks for several, of all objects."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The same of what the tests of the last file imported."""
+    last = item.config.stash.get(FILE, None)
+    item.config.stash[FILE] = item.path
+    if last not in (None, item.path):
+        gc.collect()
+        gc.freeze()
 
 
 @cache

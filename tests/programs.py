@@ -60,8 +60,10 @@ class Program:
     ) -> None:
         with open(os.devnull, "r+b") as null:
             files = _Files([null if file is None else file for file in (stdin, stdout, stderr)])
-            place, variables = str(cwd or Path.cwd()), dict(os.environ if env is None else env)
-            self._process = _context().Process(target=_play, args=(command, files, place, variables, is_on_terminal))
+            directory, variables = str(cwd or Path.cwd()), dict(os.environ if env is None else env)
+            self._process = _context().Process(
+                target=_play, args=(command, files, directory, variables, is_on_terminal)
+            )
             self._process.start()
         self.sentinel = self._process.sentinel
 
@@ -95,10 +97,10 @@ def run_program(
     *command: str, stdin: str = "", cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Completed:
     """Run a program to its end; what it printed."""
-    with tempfile.TemporaryFile() as given, _Printed() as printed:
-        given.write(stdin.encode())
-        given.seek(0)
-        with Program(*command, stdin=given, stdout=printed.out, stderr=printed.err, cwd=cwd, env=env) as program:
+    with tempfile.TemporaryFile() as input_file, _Printed() as printed:
+        input_file.write(stdin.encode())
+        input_file.seek(0)
+        with Program(*command, stdin=input_file, stdout=printed.out, stderr=printed.err, cwd=cwd, env=env) as program:
             return printed.of(command, program.wait())
 
 
@@ -114,14 +116,16 @@ def run_processes(
         env: See `Program`.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    place |= dict(os.environ if env is None else env) | place | {"LOCAL_WORLD_SIZE": str(2 // nodes)}
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    rendezvous |= dict(os.environ if env is None else env) | rendezvous | {"LOCAL_WORLD_SIZE": str(2 // nodes)}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank if nodes == 1 else 0)} for rank in range(2)]
     with _Printed() as printed:
         programs: list[Program] = []
         try:
             for rank in ranks:
-                programs.append(Program(*command, stdout=printed.out, stderr=printed.err, cwd=cwd, env=place | rank))
+                programs.append(
+                    Program(*command, stdout=printed.out, stderr=printed.err, cwd=cwd, env=rendezvous | rank)
+                )
             wait([program.sentinel for program in programs])
             failed = next(filter(None, (program.poll() for program in programs)), 0)
             if failed:

@@ -219,8 +219,8 @@ def test_tensors_that_are_no_adapter_s(
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([10**400, "none", "dense", *EVIL[:4]]),
-    lambda each: (
-        st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(["dense", "(", *EVIL[:3]]), each, max_size=2)
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["dense", "(", *EVIL[:3]]), inner, max_size=2)
     ),
     max_leaves=5,
 )

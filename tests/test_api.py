@@ -105,8 +105,8 @@ def test_an_object_that_no_config_describes_is_named(
 ) -> None:
     data = vglm.load_dataset(few_shot_folder)
     some = replace(data, train=data.train[:4], test=data.test[4:])
-    given = {"model": random_model_folder, "trainer": SHORT, "checkpoint_selection": QUIET}
-    run = vglm.train(some, output_dir=tmp_path / "run", **given)
+    options = {"model": random_model_folder, "trainer": SHORT, "checkpoint_selection": QUIET}
+    run = vglm.train(some, output_dir=tmp_path / "run", **options)
     assert run.record.data.train == 4
     assert run.config["dataset"] == {"_target_": "vglm.unrecorded", "type": "vglm.data.splits.Splits"}
     with pytest.raises(ConfigError, match=r"dataset\._target_: it was an object in Python, which no config describes"):
@@ -126,8 +126,15 @@ def test_every_mistake_is_in_one_message(tmp_path: Path) -> None:
         )
     message = str(caught.value)
     assert message.startswith("6 problems in the config:")
-    for each in ("method.rr", "trainer.max_steps", "max_length must be", "packing must be", "answers: ", "feature_cac"):
-        assert f"\n  {each}" in message
+    for mistake in (
+        "method.rr",
+        "trainer.max_steps",
+        "max_length must be",
+        "packing must be",
+        "answers: ",
+        "feature_cac",
+    ):
+        assert f"\n  {mistake}" in message
     with pytest.raises(ConfigError, match="method=lroa: no such choice; did you mean `lora`"):
         vglm.train(method="lroa")
     with pytest.raises(ConfigError, match="seed: expected a plain value"):
@@ -136,13 +143,13 @@ def test_every_mistake_is_in_one_message(tmp_path: Path) -> None:
 
 
 def test_a_run_is_resumed_only_as_it_was(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) -> None:
-    given = {"model": random_model_folder, "checkpoint_selection": QUIET, "allow_leakage": True}
+    options = {"model": random_model_folder, "checkpoint_selection": QUIET, "allow_leakage": True}
     data = vglm.load_dataset(few_shot_folder)
-    run = vglm.train(data, trainer=SHORT, output_dir=tmp_path, **given)
+    run = vglm.train(data, trainer=SHORT, output_dir=tmp_path, **options)
     (tmp_path / "adapter").rename(tmp_path / "adapter.unverified")
     with pytest.raises(ConfigError, match=r"trainer\.max_steps was 2 and is 3 now"):
-        vglm.train(data, trainer={**SHORT, "max_steps": 3}, resume=run, **given)
-    again = vglm.train(data, trainer=SHORT, resume=run, **given)
+        vglm.train(data, trainer={**SHORT, "max_steps": 3}, resume=run, **options)
+    again = vglm.train(data, trainer=SHORT, resume=run, **options)
     assert again.result == tmp_path / "adapter"
 
 
@@ -150,11 +157,11 @@ def test_train_evaluate_and_compare_in_ten_lines(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     data = vglm.load_dataset(repo_root() / "data/background_synthetic", retention="probe.json")
     data = replace(data, train=data.train[:4], test=data.test[:3], retention=data.retention[:2])
-    asked: dict[str, Any] = {"metrics": ["chrf"], "max_new_tokens": 4, "image_use": False, "shots_in_context": 0}
+    settings: dict[str, Any] = {"metrics": ["chrf"], "max_new_tokens": 4, "image_use": False, "shots_in_context": 0}
     evaluations = []
     for rank in (1, 2):
         run = vglm.train(data, method={"r": rank}, trainer=SHORT, checkpoint_selection=QUIET)
-        evaluations.append(vglm.evaluate(run, dataset=data, **asked))
+        evaluations.append(vglm.evaluate(run, dataset=data, **settings))
     table = vglm.compare(evaluations)
     assert len(table.rows) == 2
     assert evaluations[0].report.is_file()

@@ -54,9 +54,9 @@ def test_a_mission_file_gives_its_corrected_flux_without_flagged_points(tmp_path
     curve = read_light_curve(mission_file(tmp_path / "a_llc.fits", telescope=telescope))
     assert curve.star == "KIC 3733346"
     dropped = [3, 6, 8]  # a bad quality, no flux, no time
-    kept = [index for index in range(50) if index not in dropped]
-    assert curve.time == pytest.approx(TIME[kept])
-    assert curve.flux == pytest.approx(FLUX[kept] / np.median(FLUX[kept].astype(np.float32)), rel=1e-6)
+    unflagged = [index for index in range(50) if index not in dropped]
+    assert curve.time == pytest.approx(TIME[unflagged])
+    assert curve.flux == pytest.approx(FLUX[unflagged] / np.median(FLUX[unflagged].astype(np.float32)), rel=1e-6)
     assert curve.error is not None
 
 

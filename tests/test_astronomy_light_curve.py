@@ -57,26 +57,26 @@ def test_the_spectrum_is_that_of_a_least_squares_fit() -> None:
     time = _epochs(rng)
     flux = 1 + 0.02 * np.sin(2 * np.pi * 3.1 * time) + 0.01 * np.cos(2 * np.pi * 7.7 * time)
     curve = LightCurve.clean("a", time, flux + 1e-3 * rng.standard_normal(len(time)))
-    found = measure(curve)
+    periodogram = measure(curve)
     centred = curve.flux - curve.flux.mean()
     shifted = curve.time - curve.time[0]
-    for index in range(0, len(found.frequencies), 97):
-        angle = 2 * np.pi * found.frequencies[index] * shifted
+    for index in range(0, len(periodogram.frequencies), 97):
+        angle = 2 * np.pi * periodogram.frequencies[index] * shifted
         basis = np.stack([np.sin(angle), np.cos(angle)], axis=1)
         fitted = basis @ np.linalg.lstsq(basis, centred, rcond=None)[0]
         power = (fitted @ centred) / 2  # the definition of the unnormalised periodogram
-        assert found.spectrum[index] == pytest.approx(np.sqrt(4 * power / len(centred)), abs=4e-4)
-    assert found.spectrum.max() == pytest.approx(0.02, rel=0.05)
-    assert found.frequencies[found.spectrum.argmax()] == pytest.approx(3.1, abs=0.01)
+        assert periodogram.spectrum[index] == pytest.approx(np.sqrt(4 * power / len(centred)), abs=4e-4)
+    assert periodogram.spectrum.max() == pytest.approx(0.02, rel=0.05)
+    assert periodogram.frequencies[periodogram.spectrum.argmax()] == pytest.approx(3.1, abs=0.01)
 
 
 def test_a_sine_has_its_period_and_amplitude() -> None:
     rng = np.random.default_rng(2)
     time = _epochs(rng)
     curve = LightCurve.clean("a", time, 500 * (1 + 0.1 * np.sin(2 * np.pi * time / 0.7321)))
-    found = measure(curve)
-    assert found.period_days == pytest.approx(0.7321, rel=1e-3)
-    assert found.amplitude_mag == pytest.approx(2.5 * np.log10(1.1 / 0.9), rel=0.01)
+    periodogram = measure(curve)
+    assert periodogram.period_days == pytest.approx(0.7321, rel=1e-3)
+    assert periodogram.amplitude_mag == pytest.approx(2.5 * np.log10(1.1 / 0.9), rel=0.01)
 
 
 def test_two_unequal_eclipses_a_cycle_give_the_whole_orbit() -> None:
@@ -85,9 +85,11 @@ def test_two_unequal_eclipses_a_cycle_give_the_whole_orbit() -> None:
     phase = time / 1.37 % 1
     depth = 0.4 * np.exp(-(((phase - 0.25) / 0.05) ** 2)) + 0.25 * np.exp(-(((phase - 0.75) / 0.05) ** 2))
     curve = LightCurve.clean("a", time, 1 - depth + 0.002 * rng.standard_normal(3000))
-    found = measure(curve)
-    assert 1 / found.frequencies[found.spectrum.argmax()] == pytest.approx(1.37 / 2, rel=0.01)  # where a sine fits best
-    assert found.period_days == pytest.approx(1.37, rel=1e-3)
+    periodogram = measure(curve)
+    assert 1 / periodogram.frequencies[periodogram.spectrum.argmax()] == pytest.approx(
+        1.37 / 2, rel=0.01
+    )  # where a sine fits best
+    assert periodogram.period_days == pytest.approx(1.37, rel=1e-3)
 
 
 def test_the_faintest_light_is_folded_to_a_quarter() -> None:

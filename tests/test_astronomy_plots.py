@@ -65,8 +65,8 @@ def test_the_folded_curve_is_a_thin_line_and_noise_makes_it_broad() -> None:
 
 
 def test_the_periodogram_shows_a_frequency_at_its_logarithm() -> None:
-    found = _measured(1.0, 0.4)
-    picture = np.asarray(draw(_curve(), found, view="periodogram"))
+    periodogram = _measured(1.0, 0.4)
+    picture = np.asarray(draw(_curve(), periodogram, view="periodogram"))
     pixels = picture.max(axis=2) > 100
     expected = np.log(1 / 0.05) / np.log(60 / 0.05) * 64
     highest = np.flatnonzero(pixels.sum(axis=0) == 64)

@@ -30,10 +30,10 @@ def test_numbers_are_told_to_the_nearest_of_one_two_five(value: float, text: str
 
 @given(st.floats(1e-6, 1e6))
 def test_a_told_number_is_within_a_factor_of_its_grid(value: float) -> None:
-    told = about(value)
-    assert "e" not in told
-    assert abs(math.log10(float(told) / value)) <= math.log10(2.5) / 2 + 1e-9
-    assert about(float(told)) == told
+    text = about(value)
+    assert "e" not in text
+    assert abs(math.log10(float(text) / value)) <= math.log10(2.5) / 2 + 1e-9
+    assert about(float(text)) == text
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
@@ -44,9 +44,12 @@ def test_what_is_no_positive_number_is_refused(value: float) -> None:
 
 def test_every_simulated_kind_has_a_name_and_no_two_share_one() -> None:
     assert set(TYPES) == set(SHARES)
-    for names in ([each.chinese for each in TYPES.values()], [each.english for each in TYPES.values()]):
+    for names in (
+        [star_type.chinese for star_type in TYPES.values()],
+        [star_type.english for star_type in TYPES.values()],
+    ):
         assert len({name[0] for name in names}) == len(TYPES)  # already the first letter decides
-    codes = [code for each in TYPES.values() for code in each.codes]
+    codes = [code for star_type in TYPES.values() for code in star_type.codes]
     assert len(set(codes)) == len(codes)
 
 
@@ -85,6 +88,6 @@ def test_answers_in_both_languages() -> None:
 
 
 def test_wordings_vary_with_the_star_and_stay_with_it() -> None:
-    asked = [ask("type", "hybrid", "en", f"star {number}").question for number in range(30)]
-    assert len(set(asked)) == 3
-    assert asked == [ask("type", "eclipsing", "en", f"star {number}").question for number in range(30)]
+    questions = [ask("type", "hybrid", "en", f"star {number}").question for number in range(30)]
+    assert len(set(questions)) == 3
+    assert questions == [ask("type", "eclipsing", "en", f"star {number}").question for number in range(30)]

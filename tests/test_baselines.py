@@ -33,25 +33,25 @@ RETENTION = unanswered(sample("p", "海"), "retention")
 
 
 def scores(train: list[Sample], answers: Answers, **options: Any) -> dict[str, dict[str, float | None]]:
-    return {str(each.name): dict(each.scores) for each in collect_baselines(train, answers, **options)}
+    return {str(baseline.name): dict(baseline.scores) for baseline in collect_baselines(train, answers, **options)}
 
 
 def test_each_baseline_is_what_it_says() -> None:
     text_only = [replace(TEST[0], prediction="沙滩"), *TEST[1:]]
     records = {"after": [*TEST, RETENTION], "after-text-only": text_only}
-    found = scores(TRAIN, Answers("after", records, nearest=["沙滩", "海上", "是", "是"]))
-    assert list(found) == [
+    actual = scores(TRAIN, Answers("after", records, nearest=["沙滩", "海上", "是", "是"]))
+    assert list(actual) == [
         "constant answer",
         "majority class",
         "random training answer",
         "nearest neighbour",
         "text only",
     ]
-    assert found["constant answer"]["exact_match"] == 0.25  # 是, three of eight
-    assert found["constant answer"]["rouge_l_characters"] == pytest.approx(0.25)
-    assert found["majority class"]["exact_match"] == 0.5  # 沙滩 here, 是 there and where the question is new
-    assert found["nearest neighbour"]["exact_match"] == 0.75
-    assert found["text only"]["exact_match"] == 0.25
+    assert actual["constant answer"]["exact_match"] == 0.25  # 是, three of eight
+    assert actual["constant answer"]["rouge_l_characters"] == pytest.approx(0.25)
+    assert actual["majority class"]["exact_match"] == 0.5  # 沙滩 here, 是 there and where the question is new
+    assert actual["nearest neighbour"]["exact_match"] == 0.75
+    assert actual["text only"]["exact_match"] == 0.25
 
 
 def test_the_constant_answer_is_chosen_for_each_metric_on_the_training_split() -> None:
@@ -69,16 +69,16 @@ def test_the_constant_answer_is_chosen_for_each_metric_on_the_training_split() -
 def test_random_answers_come_near_to_their_expectation_and_follow_the_seed() -> None:
     train = [sample("0", "甲"), sample("1", "乙"), sample("2", "乙"), sample("3", "乙")]
     test = [unanswered(sample(str(row), "甲"), "test") for row in range(100)]
-    found = [scores(train, Answers("true", {"true": test}), seed=seed) for seed in (1, 1, 2)]
-    values = [each["random training answer"]["exact_match"] for each in found]
+    drawn = [scores(train, Answers("true", {"true": test}), seed=seed) for seed in (1, 1, 2)]
+    values = [by_name["random training answer"]["exact_match"] for by_name in drawn]
     assert values[0] == pytest.approx(0.25, abs=0.04)  # of 2,000 draws: four standard errors
     assert values[0] == values[1] != values[2]
 
 
 def test_metrics_are_those_of_the_config_and_undefined_scores_are_left_out() -> None:
     metrics = MetricSettings(["vqa_accuracy", "accuracy"], labels=["沙滩", "海上", "是"]).of_texts()
-    found = scores(TRAIN, Answers("after", {"after": TEST}), metrics=metrics)  # 否 is no such label
-    assert found["majority class"] == {"vqa_accuracy": 0.5}
+    actual = scores(TRAIN, Answers("after", {"after": TEST}), metrics=metrics)  # 否 is no such label
+    assert actual["majority class"] == {"vqa_accuracy": 0.5}
     with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
         MetricSettings(["acuracy"])
 
@@ -101,13 +101,13 @@ def test_without_what_it_needs_a_baseline_is_left_out(tmp_path: Path) -> None:
 def test_a_rule_has_its_n_and_the_interval_of_the_primary_metric(tmp_path: Path) -> None:
     train = [sample(str(row), "甲" if row < 3 else "乙") for row in range(5)]
     test = [unanswered(sample(f"test{row}", "甲" if row < 4 else "乙"), "test") for row in range(10)]
-    found = {each.name: each for each in collect_baselines(train, Answers("after", {"after": test}))}
+    baselines = {baseline.name: baseline for baseline in collect_baselines(train, Answers("after", {"after": test}))}
     for name in ("majority class", "constant answer"):  # Wilson's interval of 4 of 10
-        assert found[name].n == 10
-        assert found[name].intervals == {"exact_match": pytest.approx((0.168180, 0.687326), abs=1e-6)}
-    assert (found["random training answer"].n, found["random training answer"].intervals) == (10, {})
-    write_baselines(found.values(), tmp_path)
-    assert {each.name: each for each in read_baselines(tmp_path)} == found
+        assert baselines[name].n == 10
+        assert baselines[name].intervals == {"exact_match": pytest.approx((0.168180, 0.687326), abs=1e-6)}
+    assert (baselines["random training answer"].n, baselines["random training answer"].intervals) == (10, {})
+    write_baselines(baselines.values(), tmp_path)
+    assert {baseline.name: baseline for baseline in read_baselines(tmp_path)} == baselines
 
 
 @pytest.fixture(scope="module")
@@ -155,15 +155,15 @@ def test_the_nearest_image_of_the_same_question_answers(
 class MadeOnDemand(Sequence[Sample]):
     """Samples whose pictures are made anew at each access, and gone afterwards, as those of the worlds."""
 
-    def __init__(self, pictures: list[Image.Image], places: Sequence[int]) -> None:
-        self.pictures, self.places = pictures, places
+    def __init__(self, pictures: list[Image.Image], indices: Sequence[int]) -> None:
+        self.pictures, self.indices = pictures, indices
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def __getitem__(self, index: Any) -> Any:
-        place = self.places[index]
-        return sample(str(index), f"第{place}张", image=self.pictures[place].copy())
+        number = self.indices[index]
+        return sample(str(index), f"第{number}张", image=self.pictures[number].copy())
 
 
 def test_pictures_that_are_made_on_demand_are_not_confused(
@@ -171,7 +171,7 @@ def test_pictures_that_are_made_on_demand_are_not_confused(
 ) -> None:
     test = MadeOnDemand(pictures, [2, 0, 1, 1, 2, 0])
     assert nearest_answers(*loaded, MadeOnDemand(pictures, [0, 1, 2]), test) == [
-        f"第{place}张" for place in test.places
+        f"第{number}张" for number in test.indices
     ]
 
 
@@ -185,10 +185,10 @@ def test_the_same_predictions_give_the_same_baselines() -> None:
 
 
 def test_examples_are_drawn_by_seed_and_a_wrong_number_is_refused() -> None:
-    drawn = [[each.id for each in draw_examples(TRAIN, 3, seed)] for seed in (1, 1, 2)]
+    drawn = [[example.id for example in draw_examples(TRAIN, 3, seed)] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 3
-    assert sorted(each.id for each in draw_examples(TRAIN, 99, 1)) == sorted(each.id for each in TRAIN)
+    assert sorted(example.id for example in draw_examples(TRAIN, 99, 1)) == sorted(example.id for example in TRAIN)
     assert draw_examples(TRAIN, 0, 1) == draw_examples([], 4, 1) == []
     for wrong in (-1, 2.5, True):
         with pytest.raises(ConfigError, match="shots_in_context must be a positive integer, or 0 for none, got"):
@@ -202,8 +202,8 @@ def test_examples_stand_before_every_question_in_text(loaded: tuple[Any, Any], p
     assert shots is not None
     assert (shots.arm.label, shots.count) == ("before-in-context", 2)
     before = (Turn("几个人？", "两个"), Turn("他们呢？", "坐着"), Turn("背景？", "海上"))
-    assert [each.turns for each in shots.samples] == [(*before, *each.turns) for each in test]
-    assert [each.image for each in shots.samples] == [pictures[1], None]
+    assert [shot.turns for shot in shots.samples] == [(*before, *question.turns) for question in test]
+    assert [shot.image for shot in shots.samples] == [pictures[1], None]
     assert "the examples' images are not shown" in str(shots.arm.meaning)
     assert put_in_context([], test, *loaded, max_new_tokens=8) is None
     assert put_in_context(TRAIN, [], *loaded, max_new_tokens=8) is None
@@ -219,8 +219,8 @@ def test_as_many_examples_are_shown_as_fit_and_none_is_cut(
     def longest(shots: Shots) -> int:
         """Tokens of the longest prompt, its answer's room included."""
         rows = [
-            processor(images=each.image, text=each.question, history=each.history, return_tensors="pt").input_ids
-            for each in shots.samples
+            processor(images=shot.image, text=shot.question, history=shot.history, return_tensors="pt").input_ids
+            for shot in shots.samples
         ]
         return max(int(row.shape[1]) for row in rows) + 20
 
@@ -229,10 +229,10 @@ def test_as_many_examples_are_shown_as_fit_and_none_is_cut(
     assert shots is not None
     assert 0 < shots.count < 30
     turns = shots.samples[0].turns
-    assert [turn.answer for turn in turns[:-1]] == [each.answer for each in reversed(examples[: shots.count])]
+    assert [turn.answer for turn in turns[:-1]] == [example.answer for example in reversed(examples[: shots.count])]
     assert longest(shots) <= limit
     one_more = [
-        replace(each, turns=(Turn("背景？", examples[shots.count].answer), *each.turns)) for each in shots.samples
+        replace(shot, turns=(Turn("背景？", examples[shots.count].answer), *shot.turns)) for shot in shots.samples
     ]
     assert longest(Shots(shots.arm, 0, one_more)) > limit
     assert f"of 30 no more fit into its {limit:,} tokens" in str(shots.arm.meaning)
@@ -247,15 +247,15 @@ def test_where_no_example_fits_there_is_no_baseline_and_that_is_said(
     assert (shots.count, list(shots.samples)) == (0, [])
     assert "not one of 2 training examples fits" in caplog.text
     named = collect_baselines([], Answers("true", {"true": TEST}, shots=shots))
-    assert [(str(each.name), dict(each.scores)) for each in named] == [("k-shot in context", {})]
+    assert [(str(baseline.name), dict(baseline.scores)) for baseline in named] == [("k-shot in context", {})]
     assert str(named[0].meaning).startswith("not asked: beside 8 tokens for the answer")
 
 
 def test_answers_after_examples_are_a_baseline_of_their_own() -> None:
     shots = Shots(Arm(label="before-in-context", meaning="after two"), 2, ())
-    records = {"after": TEST, "before-in-context": [replace(each, prediction=each.reference) for each in TEST]}
-    found = collect_baselines([], Answers("after", records, shots=shots))
-    assert [(str(each.name), each.meaning, each.scores["exact_match"]) for each in found] == [
+    records = {"after": TEST, "before-in-context": [replace(record, prediction=record.reference) for record in TEST]}
+    baselines = collect_baselines([], Answers("after", records, shots=shots))
+    assert [(str(baseline.name), baseline.meaning, baseline.scores["exact_match"]) for baseline in baselines] == [
         ("2-shot in context", "after two", 1.0)
     ]
 
@@ -278,7 +278,9 @@ class OnDemand(list[Sample]):
 def test_a_training_set_that_is_made_on_demand_is_not_made_whole() -> None:
     train = OnDemand()
     (majority,) = [
-        each for each in collect_baselines(train, Answers("after", {"after": TEST})) if each.name == "majority class"
+        baseline
+        for baseline in collect_baselines(train, Answers("after", {"after": TEST}))
+        if baseline.name == "majority class"
     ]
     assert majority.scores["exact_match"] == 0.25
     assert "in the 5,000/400,000 training samples" in str(majority.meaning)

@@ -58,11 +58,11 @@ def whole(random_model_folder: Path, data: Path, tmp_path_factory: pytest.TempPa
     return _outcome(run(compose(overrides=_arguments(random_model_folder, data, folder))))
 
 
-def _check(found: Path, whole: tuple[torch.Tensor, dict[str, torch.Tensor]]) -> None:
-    losses, tensors = _outcome(found)
+def _check(cut: Path, whole: tuple[torch.Tensor, dict[str, torch.Tensor]]) -> None:
+    losses, tensors = _outcome(cut)
     torch.testing.assert_close(losses, whole[0], rtol=1e-5, atol=1e-5)
-    for name, each in whole[1].items():
-        torch.testing.assert_close(tensors[name], each, rtol=0, atol=1e-4)
+    for name, tensor in whole[1].items():
+        torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -92,5 +92,5 @@ def test_two_processes_have_one_folder_and_the_same_loss(
     environment = {**os.environ, "PYTHONPATH": str(repo_root() / "src")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert [each.name for each in (tmp_path / "out").iterdir()] == ["run"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run"]
     _check(tmp_path / "out" / "run", whole)

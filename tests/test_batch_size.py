@@ -38,11 +38,11 @@ def room_for(monkeypatch: pytest.MonkeyPatch):
     def limit(rows: int) -> list[int]:
         forward = VisualGlmTextModel.forward
 
-        def limited(self: nn.Module, inputs_embeds: torch.Tensor, *given: Any, **options: Any) -> Any:
+        def limited(self: nn.Module, inputs_embeds: torch.Tensor, *arguments: Any, **options: Any) -> Any:
             seen.append(len(inputs_embeds))
             if len(inputs_embeds) > rows:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return forward(self, inputs_embeds, *given, **options)
+            return forward(self, inputs_embeds, *arguments, **options)
 
         monkeypatch.setattr(VisualGlmTextModel, "forward", limited)
         return seen
@@ -61,10 +61,10 @@ def test_the_largest_micro_batch_is_taken_and_the_step_kept(
 ) -> None:
     whole = run(configure("whole"))
     seen = room_for(4)
-    found = run(configure("found", f"trainer.{key}=true"))
+    searched = run(configure("found", f"trainer.{key}=true"))
     assert seen[:3] == [6, 3, 3]  # tried, tried, and then learned from
     assert "micro-batches of 3, 2 of them a step on each device" in capsys.readouterr().out
-    torch.testing.assert_close(torch.tensor(_losses(found)), torch.tensor(_losses(whole)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(_losses(searched)), torch.tensor(_losses(whole)), rtol=1e-5, atol=1e-5)
 
 
 def test_memory_that_holds_nothing_is_a_clear_message(configure, room_for, tmp_path: Path) -> None:

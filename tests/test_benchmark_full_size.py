@@ -52,7 +52,7 @@ def test_computed_weights_are_those_built(name: str, dtype: torch.dtype, tokeniz
     budget = compute_budget(config, case, batch, dtype, new_tokens=1)
     assert bytes_of_weights(model) == {part: budget[part] for part in PARTS}
     assert count_parameters(model) == count_parameters(empty_model(config))
-    assert not any(each.is_meta for each in model.state_dict().values())
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's

@@ -69,7 +69,7 @@ def _hashes(*folders: Path) -> dict[Path, str]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "largest"), [("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 5e-2)], ids=lambda each: str(each)
+    ("dtype", "largest"), [("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 5e-2)], ids=lambda value: str(value)
 )
 @pytest.mark.parametrize("run", ["lora_run", "qlora_run"])
 def test_a_merged_model_has_the_adapters_logits(
@@ -138,18 +138,18 @@ def test_a_wrong_merge_ends_with_1_and_is_kept_as_unverified(
 
     merge = module.merge_adapter
     monkeypatch.setattr(module, "merge_adapter", forget_a_module)
-    kept = tmp_path / "merged.unverified"
+    unverified = tmp_path / "merged.unverified"
     for _ in range(2):  # in the place of the first one
         capsys.readouterr()
         assert main(["merge", str(lora_run), "--output", str(tmp_path / "merged"), "--force"]) == 1
     printed = capsys.readouterr()
     assert "certificate FAILED" in printed.out
-    assert f"nothing was published; what was merged is kept in {kept}" in printed.out
-    assert f"{typed('evaluate')} model.path_or_id={kept} dataset=<data>" in printed.out
+    assert f"nothing was published; what was merged is kept in {unverified}" in printed.out
+    assert f"{typed('evaluate')} model.path_or_id={unverified} dataset=<data>" in printed.out
     assert "at most 1e-04 is allowed" in printed.err
-    assert list(tmp_path.iterdir()) == [kept]
-    assert json.loads((kept / "merge_certificate.json").read_text(encoding="utf-8"))["passed"] is False
-    load_pretrained(kept)
+    assert list(tmp_path.iterdir()) == [unverified]
+    assert json.loads((unverified / "merge_certificate.json").read_text(encoding="utf-8"))["passed"] is False
+    load_pretrained(unverified)
 
 
 def _scaled(run: Path, folder: Path, factor: float, module: str = "") -> Path:
@@ -157,7 +157,7 @@ def _scaled(run: Path, folder: Path, factor: float, module: str = "") -> Path:
     copy = shutil.copytree(run, folder)
     path = copy / "adapter" / "adapter_model.safetensors"
     tensors = load_file(path)
-    save_file({name: each * (factor if f"{module}.lora_B" in name else 1) for name, each in tensors.items()}, path)
+    save_file({name: tensor * (factor if f"{module}.lora_B" in name else 1) for name, tensor in tensors.items()}, path)
     return copy
 
 
@@ -165,12 +165,12 @@ def test_an_update_below_the_rounding_is_refused_unless_forced(lora_run: Path, t
     faint = _scaled(lora_run, tmp_path / "faint", 1e-4)
     refused = merge_runs([faint], tmp_path / "merged", dtype="bfloat16")
     assert not refused.passed
-    assert any("the update vanishes in bfloat16: |dW|/|W| is" in each for each in refused.problems)
+    assert any("the update vanishes in bfloat16: |dW|/|W| is" in problem for problem in refused.problems)
     assert not (tmp_path / "merged").exists()
     assert merge_runs([faint], tmp_path / "fine", dtype="float32").passed
     forced = merge_runs([faint], tmp_path / "merged", dtype="bfloat16", force=True)
     assert forced.passed
-    assert any("the update vanishes" in each for each in forced.warnings)
+    assert any("the update vanishes" in warning for warning in forced.warnings)
 
 
 def test_a_module_whose_update_is_close_to_the_rounding_is_named(lora_run: Path, tmp_path: Path) -> None:
@@ -241,7 +241,9 @@ def test_another_base_is_refused_unless_forced(lora_run: Path, tmp_path: Path, r
     (run / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     with pytest.raises(AdapterError, match="the base is not the one trained on"):
         merge_runs([run], tmp_path / "merged")
-    assert any("not the one trained on" in each for each in merge_runs([run], tmp_path / "m", force=True).warnings)
+    assert any(
+        "not the one trained on" in warning for warning in merge_runs([run], tmp_path / "m", force=True).warnings
+    )
 
 
 def test_wrong_arguments_are_refused_before_anything_loads(lora_run: Path, make_run, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ class ByteProcessor:
         rows = [[*prompt, *reply] for prompt, reply in zip(prompts, answers, strict=True)]
         length = max(map(len, rows))
         batch = {
-            "input_ids": torch.tensor([[PADDING] * (length - len(each)) + each for each in rows]),
-            "attention_mask": torch.tensor([[0] * (length - len(each)) + [1] * len(each) for each in rows]),
+            "input_ids": torch.tensor([[PADDING] * (length - len(row)) + row for row in rows]),
+            "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
         }
         if answer is not None:
             batch["labels"] = torch.tensor([[-100] * (length - len(reply)) + reply for reply in answers])

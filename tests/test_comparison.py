@@ -125,8 +125,8 @@ def many(right: int, n: int, **values: str) -> list[Prediction]:
     """So many records, the first ones right."""
     truth = ["是" if row % 2 else "对" for row in range(n)]
     return [
-        record(f"{row:03}", each if row < right else "错", **{"reference": each, **values})
-        for row, each in enumerate(truth)
+        record(f"{row:03}", label if row < right else "错", **{"reference": label, **values})
+        for row, label in enumerate(truth)
     ]
 
 
@@ -151,7 +151,9 @@ def test_every_metric_has_its_statistics_and_holm_counts_them_all() -> None:
 
 def test_samples_of_one_group_do_not_count_as_independent() -> None:
     before, after = many(0, 40), many(20, 40)
-    grouped = [[replace(each, group=f"study{int(each.id) // 4}") for each in arm] for arm in (before, after)]
+    grouped = [
+        [replace(original, group=f"study{int(original.id) // 4}") for original in arm] for arm in (before, after)
+    ]
     alone = compare(before, after).splits["test"].primary
     result = compare(*grouped).splits["test"].primary
     assert (result.n, result.groups) == (40, 10)
@@ -175,7 +177,7 @@ def test_of_errors_less_is_better() -> None:
 
 
 def test_metrics_that_do_not_apply_are_named_and_the_others_stay() -> None:
-    before = [replace(each, reference=f"对{row}") for row, each in enumerate(many(0, 120))]
+    before = [replace(original, reference=f"对{row}") for row, original in enumerate(many(0, 120))]
     comparison = compare(before, before, metrics=["accuracy", "exact_match"])
     test = comparison.splits["test"]
     assert list(test.not_computed) == ["accuracy"]
@@ -185,8 +187,10 @@ def test_metrics_that_do_not_apply_are_named_and_the_others_stay() -> None:
 
 
 def test_classes_have_a_confusion_matrix() -> None:
-    before = [replace(each, reference="对" if row % 2 else "错") for row, each in enumerate(many(0, 20))]
-    comparison = compare(before, [replace(each, prediction=each.reference) for each in before], metrics=["accuracy"])
+    before = [replace(original, reference="对" if row % 2 else "错") for row, original in enumerate(many(0, 20))]
+    comparison = compare(
+        before, [replace(original, prediction=original.reference) for original in before], metrics=["accuracy"]
+    )
     assert comparison.confusion["before"]["confusion"] == [[0, 10, 0], [0, 10, 0]] or comparison.confusion["before"][
         "confusion"
     ] == [[10, 0, 0], [10, 0, 0]]
@@ -196,10 +200,12 @@ def test_classes_have_a_confusion_matrix() -> None:
 
 def test_slices_by_kind_and_language() -> None:
     rows = [
-        replace(each, kind=["a", "b"][row % 2], language="en" if row < 5 else "zh")
-        for row, each in enumerate(many(0, 20))
+        replace(original, kind=["a", "b"][row % 2], language="en" if row < 5 else "zh")
+        for row, original in enumerate(many(0, 20))
     ]
-    slices = compare(rows, [replace(each, prediction="对") for each in rows]).as_dict()["splits"]["test"]["slices"]
+    slices = compare(rows, [replace(original, prediction="对") for original in rows]).as_dict()["splits"]["test"][
+        "slices"
+    ]
     assert {name: {value: part["n"] for value, part in parts.items()} for name, parts in slices.items()} == {
         "kind": {"a": 10, "b": 10},
         "language": {"en": 5, "zh": 15},
@@ -260,8 +266,8 @@ ANSWERS = st.lists(st.tuples(*[st.lists(st.booleans(), min_size=3, max_size=3)] 
 def drawn(arm: int, answers: list[tuple[list[bool], list[bool]]]) -> list[Prediction]:
     """Three draws of each sample, right or wrong."""
     return [
-        replace(record(f"s{place}", "对" if is_right else "错"), draw=draw)
-        for place, arms in enumerate(answers)
+        replace(record(f"s{index}", "对" if is_right else "错"), draw=draw)
+        for index, arms in enumerate(answers)
         for draw, is_right in enumerate(arms[arm])
     ]
 
@@ -276,8 +282,8 @@ def test_draws_are_paired_and_a_sample_counts_once_with_their_mean(
     means = [[sum(arms[arm]) / 3 for arms in answers] for arm in (0, 1)]
     expected = compare_paired(*means)
     for name in ("exact_match", "contains"):
-        found = part.paired[name][0]
-        assert repr(replace(found, flips=None)) == repr(replace(expected, flips=None))  # NaN is what no == says it is
+        actual = part.paired[name][0]
+        assert repr(replace(actual, flips=None)) == repr(replace(expected, flips=None))  # NaN is what no == says it is
     assert (part.n, part.primary.n, part.primary.groups) == (len(answers),) * 3
     assert part.changed == sum(arms[0] != arms[1] for arms in answers)
     assert len(part.flips(False, True)) == sum(not a and b for arms in answers for a, b in zip(*arms, strict=True))
@@ -292,14 +298,16 @@ def test_draws_are_paired_and_a_sample_counts_once_with_their_mean(
         mean = sum(column) / 3
         assert content["scores"][label] == pytest.approx(column)
         assert content["mean"][label] == pytest.approx(mean)
-        assert content["sd"][label] == pytest.approx((sum((each - mean) ** 2 for each in column) / 2) ** 0.5, abs=1e-9)
+        assert content["sd"][label] == pytest.approx(
+            (sum((value - mean) ** 2 for value in column) / 2) ** 0.5, abs=1e-9
+        )
 
 
 def test_an_answer_drawn_again_and_again_proves_no_more_than_once() -> None:
     names = ["exact_match", "bleu_char", "accuracy", "macro_f1"]
     once = compare(BEFORE, AFTER, metrics=names, classes=["对", "错"])
     thrice = compare(
-        *([replace(each, draw=draw) for each in arm for draw in range(3)] for arm in (BEFORE, AFTER)),
+        *([replace(original, draw=draw) for original in arm for draw in range(3)] for arm in (BEFORE, AFTER)),
         metrics=names,
         classes=["对", "错"],
     )
@@ -369,16 +377,16 @@ def test_an_answer_that_failed_is_wrong_and_the_retention_set_goes_by_exact_matc
 
 def test_findings_count_samples_not_draws() -> None:
     reports = [record("a", "右侧气胸。", reference="右侧气胸。"), record("b", "双肺清晰。", reference="心影增大。")]
-    drawn_twice = [replace(each, draw=draw) for each in reports for draw in (0, 1)]
-    found = compare(drawn_twice, drawn_twice, metrics=["findings_micro_f1"]).as_dict()["splits"]["test"]["findings"]
-    assert found["after"]["Pneumothorax"]["n"] == found["after"]["Pneumothorax"]["named"] == 1
-    assert (found["before"]["Cardiomegaly"]["n"], found["before"]["Cardiomegaly"]["named"]) == (1, 0)
+    drawn_twice = [replace(report, draw=draw) for report in reports for draw in (0, 1)]
+    findings = compare(drawn_twice, drawn_twice, metrics=["findings_micro_f1"]).as_dict()["splits"]["test"]["findings"]
+    assert findings["after"]["Pneumothorax"]["n"] == findings["after"]["Pneumothorax"]["named"] == 1
+    assert (findings["before"]["Cardiomegaly"]["n"], findings["before"]["Cardiomegaly"]["named"]) == (1, 0)
 
 
 def test_a_score_of_pairs_leaves_right_and_wrong_to_the_accuracy_beside_it() -> None:
     meta = {"category": "count", "pair": "1.jpg"}
     before = [yes_no("a", "No", "no", meta=meta), yes_no("b", "No.", "yes", meta=meta)]
-    after = [replace(each, prediction="Yes.") for each in before]
+    after = [replace(original, prediction="Yes.") for original in before]
     part = compare(before, after, metrics=["mme_score", "mme_accuracy"]).splits["test"]
     assert part.primary_metric.name == "mme_score"
     assert part.decisive.name == "mme_accuracy"

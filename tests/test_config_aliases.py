@@ -89,6 +89,7 @@ def test_a_run_of_an_earlier_version_is_resumed(
 def test_every_former_target_is_something_today() -> None:
     former = {
         "vglm.data.synthetic.probe.probe_splits",
+        "vglm.worlds.probe.probe_splits",
         "vglm.data.synthetic.pretraining.scene_splits",
         "vglm.data.synthetic.radiograph_studies.radiograph_splits",
         "vglm.data.synthetic.star_dialogues.star_splits",

@@ -26,10 +26,10 @@ def test_what_is_read_is_what_importing_gives(target: str, monkeypatch: pytest.M
     assert (read.takes_any, read.is_dataclass) == (imported.takes_any, imported.is_dataclass)
     assert list(read.parameters) == list(imported.parameters)
     for name, expected in imported.parameters.items():
-        found = read.parameters[name]
-        assert (found.is_required, found.is_optional) == (expected.is_required, expected.is_optional), name
+        parameter = read.parameters[name]
+        assert (parameter.is_required, parameter.is_optional) == (expected.is_required, expected.is_optional), name
         if expected.annotation is not None:  # else it names what only a type checker imports
-            assert _described(found.annotation) == _described(expected.annotation), name
+            assert _described(parameter.annotation) == _described(expected.annotation), name
 
 
 def test_what_the_source_does_not_tell_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

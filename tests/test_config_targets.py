@@ -30,7 +30,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(targets, "_allowed", set())
     yield marker
-    for name in [each for each in sys.modules if each.partition(".")[0] in ("strange_package", "outputs")]:
+    for name in [module for module in sys.modules if module.partition(".")[0] in ("strange_package", "outputs")]:
         del sys.modules[name]
 
 

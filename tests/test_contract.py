@@ -50,7 +50,7 @@ def test_a_run_says_how_far_the_weights_moved(
     tensors = load_file(folder / "adapter" / "adapter_model.safetensors")
     base = load_pretrained(random_model_folder)[0]
     name = next(iter(moved["largest"]))
-    matrix_a, matrix_b = (tensors[f"base_model.model.{name}.lora_{each}.weight"] for each in "AB")
+    matrix_a, matrix_b = (tensors[f"base_model.model.{name}.lora_{matrix}.weight"] for matrix in "AB")
     expected = (4 * matrix_b @ matrix_a).norm() / base.get_submodule(name).weight.norm()
     assert moved["largest"][name] == moved["max"] == pytest.approx(expected.item(), rel=1e-4)
     printed = capsys.readouterr().out
@@ -82,21 +82,21 @@ def test_qlora_keeps_the_language_models_layers_in_four_bits(run, random_model_f
     folder = run("method=qlora")
     assert _facts(folder)["reload_difference"] == 0.0
     tuned, _ = load_pretrained(random_model_folder, quantization="nf4", adapter=folder / "adapter")
-    quantised = {name for name, each in tuned.named_parameters() if each.dtype == torch.uint8}
+    quantised = {name for name, parameter in tuned.named_parameters() if parameter.dtype == torch.uint8}
     assert len(quantised) == 8
     assert all(".language_model.layers." in name for name in quantised)
 
 
 def _add(path: Path) -> None:
-    save_file({name: each + 0.1 for name, each in load_file(path).items()}, path)
+    save_file({name: tensor + 0.1 for name, tensor in load_file(path).items()}, path)
 
 
 def _round(path: Path) -> None:
-    save_file({name: each.bfloat16() for name, each in load_file(path).items()}, path)
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path)
 
 
 def _round_in_place(path: Path) -> None:
-    save_file({name: each.bfloat16().float() for name, each in load_file(path).items()}, path)
+    save_file({name: tensor.bfloat16().float() for name, tensor in load_file(path).items()}, path)
 
 
 def _forget(path: Path) -> None:
@@ -166,12 +166,12 @@ def test_a_run_that_was_stopped_at_its_end_is_finished_by_resuming(
         train.run(compose(overrides=[f"resume={folder}"]))
     monkeypatch.undo()
     train.run(compose(overrides=[f"resume={folder}"]))
-    one, other = (load_file(each / "adapter" / "adapter_model.safetensors") for each in (whole, folder))
+    one, other = (load_file(run_folder / "adapter" / "adapter_model.safetensors") for run_folder in (whole, folder))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
-    logs = [(each / "log.jsonl").read_text().splitlines() for each in (whole, folder)]
+    logs = [(run_folder / "log.jsonl").read_text().splitlines() for run_folder in (whole, folder)]
     assert logs[0][:-1] == logs[1][:-1]
-    losses = [_facts(each)["training"]["train_loss"] for each in (whole, folder)]
+    losses = [_facts(run_folder)["training"]["train_loss"] for run_folder in (whole, folder)]
     assert losses[0] == losses[1]
     assert _facts(folder)["training"]["train_runtime"] > 0
 

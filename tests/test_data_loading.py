@@ -201,7 +201,7 @@ def test_the_same_picture_under_two_names_is_not_divided(tmp_path: Path) -> None
     for seed in range(8):
         splits = load_dataset(root / "rows.json", division=ByGroup({"train": 0.5, "test": 0.5}, seed=seed))
         assert (
-            len({name for name in ("train", "test") for each in getattr(splits, name) if each.image.name[0] == "a"})
+            len({name for name in ("train", "test") for sample in getattr(splits, name) if sample.image.name[0] == "a"})
             == 1
         )
         assert splits.trained_on_test() == splits.leakage == []
@@ -216,7 +216,7 @@ def test_rows_that_name_their_split_are_believed(tmp_path: Path) -> None:
     splits = load_dataset(path, division=ByGroup(THIRDS))
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3, 1, 2]
     assert splits.plan["divided"] == "as the data says"
-    assert [str(each) for each in splits.leakage] == [
+    assert [str(leak) for leak in splits.leakage] == [
         "1 validation samples are not independent of train: 1 groups are in both (first: reports.json#4)"
     ]
     del rows[5]["split"]
@@ -422,10 +422,10 @@ def test_a_table_is_read_once_and_again_when_anything_changes(
     assert len(load_dataset(path, skip_missing=True).train) == 7
     Image.new("RGB", (2, 2)).save(path.parent / "3_2.png")
     assert len(load_dataset(path, skip_missing=True).train) == 8
-    assert not [each for each in cache.iterdir() if each.name.startswith(".")]
+    assert not [path for path in cache.iterdir() if path.name.startswith(".")]
 
-    for kept in cache.iterdir():
-        kept.write_bytes(b"damaged")
+    for table in cache.iterdir():
+        table.write_bytes(b"damaged")
     assert len(load_dataset(path).train) == 8
 
 
@@ -441,9 +441,9 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write_studies(tmp_path / "data", 4)
-    kept = load_dataset(path).train
+    rows = load_dataset(path).train
     monkeypatch.setenv("VGLM_CACHE", str(path))
-    assert load_dataset(path).train == list(kept)
+    assert load_dataset(path).train == list(rows)
     assert caplog.text.count("are held in memory, as their table is not cached: ") == 1
 
 
@@ -462,18 +462,18 @@ def test_a_full_disk_does_not_stop_a_long_table(
     assert isinstance(without.train, list)
     assert list(cache.iterdir()) == []
     assert "reports.json are held in memory, as their table is not cached: " in caplog.text
-    kept = load_dataset(path, skip_missing=True)
-    assert (list(kept.train), kept.plan["left_out"]) == (without.train, without.plan["left_out"])
+    loaded = load_dataset(path, skip_missing=True)
+    assert (list(loaded.train), loaded.plan["left_out"]) == (without.train, without.plan["left_out"])
 
 
 def test_a_kept_table_that_was_changed_is_made_again(tmp_path: Path, cache: Path) -> None:
     path = write_studies(tmp_path / "data", 4)
     load_dataset(path)
-    (kept,) = cache.iterdir()
-    content = kept.read_bytes()
-    kept.write_bytes(content.replace(b"report 1", b"report 9"))
+    (table,) = cache.iterdir()
+    content = table.read_bytes()
+    table.write_bytes(content.replace(b"report 1", b"report 9"))
     assert load_dataset(path).train[2].answer == "report 1"
-    assert kept.read_bytes() == content
+    assert table.read_bytes() == content
 
 
 def test_a_large_file_is_told_apart_by_pieces(tmp_path: Path) -> None:

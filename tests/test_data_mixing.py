@@ -41,7 +41,7 @@ def test_each_part_is_gone_through_evenly(first: int, second: int, length: int, 
     for name, size in (("a", first), ("b", second)):
         seen = [sample.id for sample in mixture if sample.answer == name]
         passes = [seen[start : start + size] for start in range(0, len(seen), size)]
-        assert all(len(set(each)) == len(each) for each in passes)
+        assert all(len(set(row_ids)) == len(row_ids) for row_ids in passes)
         assert all(set(one) >= set(other) for one, other in pairwise(passes))
 
 
@@ -104,7 +104,7 @@ def test_mixed_splits_are_tested_on_the_task_and_watched_for_leakage() -> None:
         },
         {"task": 0.9, "replay": 0.1},
     )
-    assert [str(each) for each in leaking.leakage] == [
+    assert [str(leak) for leak in leaking.leakage] == [
         "1 test samples are not independent of train: 1 pictures are in both (first: p#1)"
     ]
 

@@ -261,7 +261,7 @@ def test_the_fingerprint_is_of_every_word_and_not_of_the_place() -> None:
         sample("a#1", image="/here/a.png", answer="no"),
         sample("a#1", group="b", image="/here/a.png"),
     ]
-    assert len({one, *(fingerprint([each]) for each in others)}) == 5
+    assert len({one, *(fingerprint([other]) for other in others)}) == 5
 
 
 def test_a_split_is_described_by_its_ids_and_groups() -> None:
@@ -293,14 +293,14 @@ STUDIES = ["study_id", "StudyID", "StudyInstanceUID", "study"]
 
 @pytest.mark.parametrize("name", [*NAMES, *STUDIES])
 def test_usual_names_of_ids(name: str) -> None:
-    assert [each.name for each in ids_in({"note": "x", name: 7.0, "subject": "social science"})] == ["7"]
+    assert [named_id.name for named_id in ids_in({"note": "x", name: 7.0, "subject": "social science"})] == ["7"]
 
 
 def outline_of(*rows: tuple[str | None, dict[str, object]]) -> Outline:
     """Rows of (picture, metadata) as a reader of tables makes them."""
     samples = []
     for number, (picture, meta) in enumerate(rows):
-        group = next((each.name for each in ids_in(meta)), picture or f"#{number}")
+        group = next((named_id.name for named_id in ids_in(meta)), picture or f"#{number}")
         image = None if picture is None else Path("/data") / picture
         samples.append(Sample(f"#{number}", group, image, (Turn("?", "!"),), meta=meta))
     return Outline.of(samples)
@@ -373,14 +373,14 @@ def test_a_field_that_is_named_has_one_form_too() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([1, 2, 3]), st.booleans(), st.sampled_from([str, int, float, lambda each: f" {each}"])
+            st.sampled_from([1, 2, 3]), st.booleans(), st.sampled_from([str, int, float, lambda number: f" {number}"])
         ),
         min_size=2,
         max_size=12,
     )
 )
 def test_no_patient_has_two_groups_where_studies_tell(rows: list[tuple[int, bool, Any]]) -> None:
-    told = {patient for patient, has_id, _ in rows if has_id}
+    with_studies = {patient for patient, has_id, _ in rows if has_id}
     outline = outline_of(
         *(
             (f"{row}.png", {"patient_id": form(patient) if has_id else None, "study_id": f"s{patient}"})
@@ -388,5 +388,5 @@ def test_no_patient_has_two_groups_where_studies_tell(rows: list[tuple[int, bool
         )
     )
     groups = find_groups(outline)[0]
-    for patient in told:
+    for patient in with_studies:
         assert {group for group, row in zip(groups, rows, strict=True) if row[0] == patient} == {str(patient)}

@@ -63,7 +63,7 @@ def test_columns_say_what_the_samples_say(
         assert Outline.of(stored, "kind") == Outline.of(listed, "kind")
         assert describe_split(stored) == describe_split(listed)
         assert list(first_of_pictures(stored)) == list(first_of_pictures(listed))
-        shown = {(each.image, each.window) for each in listed if each.image is not None}
+        shown = {(record.image, record.window) for record in listed if record.image is not None}
         assert len(list(first_of_pictures(stored))) == len(shown)
 
 

@@ -29,8 +29,8 @@ def prompts(processor: Any, count: int, seed: int = 0) -> dict[str, torch.Tensor
         length, angle, kind = (
             int(torch.randint(low, high, (), generator=generator)) for low, high in ((2, 60), (0, 360), (0, 4))
         )
-        places = torch.randint(0, len(WORDS), (length,), generator=generator).tolist()
-        texts.append("".join(WORDS[place] for place in places).strip() or "你好")
+        indices = torch.randint(0, len(WORDS), (length,), generator=generator).tolist()
+        texts.append("".join(WORDS[index] for index in indices).strip() or "你好")
         images.append(PICTURE.rotate(angle) if kind else None)
     return dict(processor(images=images, text=texts, return_tensors="pt"))
 
@@ -122,34 +122,34 @@ def test_a_row_is_the_same_whoever_comes_and_leaves(loaded: tuple[Any, Any]) -> 
 
     def greedy(count: int) -> list[list[int]]:
         """Rows alone."""
-        found = []
-        for each in inputs:
-            batch, tokens = prefill(model, model, each), []
+        answers = []
+        for prompt in inputs:
+            batch, tokens = prefill(model, model, prompt), []
             for _ in range(count):
                 tokens += batch.logits.argmax(-1).tolist()
                 batch.step(model, tokens[-1:])
-            found.append(tokens)
-        return found
+            answers.append(tokens)
+        return answers
 
     with torch.inference_mode():
         alone = greedy(90)
         batch = prefill(model, model, inputs[0])
-        rows, found, waiting = [0], {number: [] for number in range(6)}, list(range(1, 6))
+        rows, answers, waiting = [0], {number: [] for number in range(6)}, list(range(1, 6))
         for step in range(200):
             if waiting and step % 7 == 3:
                 rows.append(waiting[0])
                 batch.join(prefill(model, model, inputs[waiting.pop(0)]))
             tokens = batch.logits.argmax(-1).tolist()
             for number, token in zip(rows, tokens, strict=True):
-                found[number].append(token)
-            going = [place for place, number in enumerate(rows) if len(found[number]) < 90 - 10 * number]
-            rows = [rows[place] for place in going]
+                answers[number].append(token)
+            going = [index for index, number in enumerate(rows) if len(answers[number]) < 90 - 10 * number]
+            rows = [rows[index] for index in going]
             if not going:
                 break
             batch.keep(going)
-            batch.step(model, [tokens[place] for place in going])
+            batch.step(model, [tokens[index] for index in going])
     assert not waiting
-    for number, tokens in found.items():
+    for number, tokens in answers.items():
         assert tokens == alone[number][: len(tokens)]
         assert len(tokens) == 90 - 10 * number
 
@@ -177,7 +177,9 @@ def test_lean_lora_computes_what_peft_computes(
     dtype: str, random_model_folder: Path, adapters: dict[str, Path]
 ) -> None:
     model, _ = load_pretrained(random_model_folder, adapter=adapters["lora"], dtype=dtype)
-    layers: list[Any] = [each for each in model.modules() if hasattr(each, "lora_A") and hasattr(each, "base_layer")]
+    layers: list[Any] = [
+        module for module in model.modules() if hasattr(module, "lora_A") and hasattr(module, "base_layer")
+    ]
     assert layers
     for layer in layers:
         x = torch.randn(3, 1, layer.in_features, generator=torch.Generator().manual_seed(0)).to(model.dtype)
@@ -193,7 +195,9 @@ def test_lean_lora_computes_what_peft_computes(
 
 def test_lean_lora_follows_a_weight_that_changes(random_model_folder: Path, adapters: dict[str, Path]) -> None:
     model, _ = load_pretrained(random_model_folder, adapter=adapters["lora"], dtype="bfloat16")
-    layer: Any = next(each for each in model.modules() if hasattr(each, "lora_A") and hasattr(each, "base_layer"))
+    layer: Any = next(
+        module for module in model.modules() if hasattr(module, "lora_A") and hasattr(module, "base_layer")
+    )
     weight = layer.lora_B["default"].weight
     x = torch.randn(1, 1, layer.in_features).to(model.dtype)
     make_lean(model)
@@ -206,15 +210,15 @@ def test_lean_lora_follows_a_weight_that_changes(random_model_folder: Path, adap
 
 def test_as_many_rows_as_fit_into_memory(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = loaded
-    found = []
+    row_counts = []
     for megabytes in (1, 30, 100, 1_000, 100_000):
         monkeypatch.setattr("vglm.model.decoding.free_bytes", lambda _, size=megabytes: size * 10**6)
-        found.append(rows_that_fit(model, 100))
-        assert rows_that_fit(model, 1_000) <= found[-1]
-    assert found[0] == 1
-    assert found[-1] == 64
-    assert found == sorted(found)
-    assert all(rows & (rows - 1) == 0 for rows in found)
+        row_counts.append(rows_that_fit(model, 100))
+        assert rows_that_fit(model, 1_000) <= row_counts[-1]
+    assert row_counts[0] == 1
+    assert row_counts[-1] == 64
+    assert row_counts == sorted(row_counts)
+    assert all(rows & (rows - 1) == 0 for rows in row_counts)
 
 
 def test_free_memory_is_a_containers_where_that_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

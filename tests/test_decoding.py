@@ -22,9 +22,9 @@ def draw(sampling: Sampling, names: list[str], steps: int = 1, logits: torch.Ten
 
 def chi_square(tokens: torch.Tensor, chances: torch.Tensor) -> float:
     expected = chances.double() * tokens.numel()
-    found = torch.bincount(tokens.flatten(), minlength=len(chances)).double()
-    assert not found[chances == 0].any()
-    return float(((found - expected) ** 2 / expected)[chances > 0].sum())
+    counts = torch.bincount(tokens.flatten(), minlength=len(chances)).double()
+    assert not counts[chances == 0].any()
+    return float(((counts - expected) ** 2 / expected)[chances > 0].sum())
 
 
 def test_draws_follow_the_softmax_over_samples_and_along_an_answer() -> None:

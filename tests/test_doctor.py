@@ -67,17 +67,17 @@ def row(number: int, answer: str | None = None, **changes: Any) -> dict[str, Any
 @contextmanager
 def findings(path: Path, **options: Any) -> Iterator[list[Finding]]:
     with examine(path, workers=1, **options) as diagnosis:
-        yield [each for each in diagnosis.findings if each.severity is not Severity.NOTE]
+        yield [finding for finding in diagnosis.findings if finding.severity is not Severity.NOTE]
 
 
 def titles(path: Path, **options: Any) -> list[str]:
     """The warnings of a set."""
-    with findings(path, **options) as found:
-        return [each.title.en for each in found]
+    with findings(path, **options) as reported:
+        return [finding.title.en for finding in reported]
 
 
 def test_a_clean_set(write: Callable[..., Path]) -> None:
-    with examine(write([row(each) for each in range(6)]), workers=1) as diagnosis:
+    with examine(write([row(index) for index in range(6)]), workers=1) as diagnosis:
         assert diagnosis.severity is Severity.NOTE
         facts = {name.en: value.en for name, value in diagnosis.facts.items()}
         assert facts == {"format": "fewshot", "rows": "6", "usable rows": "6", "pictures": "6"}
@@ -88,18 +88,18 @@ def test_a_clean_set(write: Callable[..., Path]) -> None:
 
 
 def test_the_ids_taken_are_told_and_the_rows_without_them(write: Callable[..., Path]) -> None:
-    rows = [row(each, f"第{each}张。", patient_id=each // 2 or None) for each in range(8)]
+    rows = [row(index, f"第{index}张。", patient_id=index // 2 or None) for index in range(8)]
     with examine(write(rows), workers=1) as diagnosis:
-        titles = {each.title.en: each for each in diagnosis.findings}
+        titles = {finding.title.en: finding for finding in diagnosis.findings}
         assert "Grouped by patient_id: 5 groups in 8 rows, up to 2 rows each" in titles
         assert titles["2 rows have no id in patient_id, and the others do"].severity is Severity.WARNING
-        assert [each.group for each in diagnosis.survey.samples()][2:] == ["1", "1", "2", "2", "3", "3"]
+        assert [record.group for record in diagnosis.survey.samples()][2:] == ["1", "1", "2", "2", "3", "3"]
 
 
 def test_what_the_rows_are_grouped_by_is_named(write: Callable[..., Path], tmp_path: Path) -> None:
     def grouping(path: Path, **options: Any) -> str:
         with examine(path, workers=1, **options) as diagnosis:
-            (title,) = (each.title.en for each in diagnosis.findings if each.title.en.startswith("Grouped by"))
+            (title,) = (finding.title.en for finding in diagnosis.findings if finding.title.en.startswith("Grouped by"))
         return title
 
     assert grouping(write([row(1), row(2)])) == "Grouped by nothing, each picture alone: 2 groups in 2 rows"
@@ -107,7 +107,7 @@ def test_what_the_rows_are_grouped_by_is_named(write: Callable[..., Path], tmp_p
     table.write_text("image,caption,case of\np1.png,a,7\np2.png,b,7\n", encoding="utf-8")
     named = {"columns": {"group": "case of"}}
     assert grouping(table, options=named) == "Grouped by case of: 1 group in 2 rows, up to 2 rows each"
-    views = [{"image_id": f"{each // 2}_{each % 2}", "caption": "双肺清晰。"} for each in range(4)]
+    views = [{"image_id": f"{index // 2}_{index % 2}", "caption": "双肺清晰。"} for index in range(4)]
     openi = table.with_name("openi.json")
     openi.write_text(json.dumps({"annotations": views}), encoding="utf-8")
     title = "Grouped by the pictures' names up to the first _: 2 groups in 4 rows, up to 2 rows each"
@@ -116,29 +116,29 @@ def test_what_the_rows_are_grouped_by_is_named(write: Callable[..., Path], tmp_p
 
 def test_findings_of_reports_are_counted(write: Callable[..., Path]) -> None:
     reports = ["心影增大。无胸腔积液。", "心脏大小正常，双肺清晰。", "右侧胸腔积液可能。", "气胸。心影增大。"]
-    with examine(write([row(place, text) for place, text in enumerate(reports)]), workers=1) as diagnosis:
-        (found,) = (each for each in diagnosis.findings if "looked at" in each.title.en)
-    assert found.title.en == "4 reports looked at: 1 without a finding but devices, 3 with"
-    assert "right about 25% of them" in found.detail.en
-    assert found.table is not None
-    assert found.table.rows[0] == ("Cardiomegaly", "2", "0", "1")
-    assert ("Pleural Effusion", "0", "1", "1") in found.table.rows
-    with examine(write([row(place, "一片沙滩。") for place in range(4)], "other.json"), workers=1) as diagnosis:
-        assert not [each for each in diagnosis.findings if "looked at" in each.title.en]
+    with examine(write([row(index, text) for index, text in enumerate(reports)]), workers=1) as diagnosis:
+        (reports_finding,) = (finding for finding in diagnosis.findings if "looked at" in finding.title.en)
+    assert reports_finding.title.en == "4 reports looked at: 1 without a finding but devices, 3 with"
+    assert "right about 25% of them" in reports_finding.detail.en
+    assert reports_finding.table is not None
+    assert reports_finding.table.rows[0] == ("Cardiomegaly", "2", "0", "1")
+    assert ("Pleural Effusion", "0", "1", "1") in reports_finding.table.rows
+    with examine(write([row(index, "一片沙滩。") for index in range(4)], "other.json"), workers=1) as diagnosis:
+        assert not [finding for finding in diagnosis.findings if "looked at" in finding.title.en]
 
 
 def test_tokenised_captions_are_noted(write: Callable[..., Path]) -> None:
     path = write([row(1, "the heart is normal ."), row(2, "It is, isn't it?"), row(3, "心影\ufeff增大。")])
     with examine(path, workers=1) as diagnosis:
-        (found,) = (each for each in diagnosis.findings if "before punctuation" in each.title.en)
-    assert found.title.en.startswith("2 answers have blanks before punctuation, as tokenised captions do")
-    assert found.severity is Severity.NOTE
-    assert len(found.examples) == 2
+        (blanks_finding,) = (finding for finding in diagnosis.findings if "before punctuation" in finding.title.en)
+    assert blanks_finding.title.en.startswith("2 answers have blanks before punctuation, as tokenised captions do")
+    assert blanks_finding.severity is Severity.NOTE
+    assert len(blanks_finding.examples) == 2
 
 
 def test_the_set_that_ships_is_clean() -> None:
     with examine(BACKGROUND, workers=1) as diagnosis:
-        assert [each.title.en for each in diagnosis.findings if each.severity is not Severity.NOTE] == []
+        assert [finding.title.en for finding in diagnosis.findings if finding.severity is not Severity.NOTE] == []
         assert diagnosis.survey.splits == ["retention", "test", "train", "validation"]
         assert len(diagnosis.survey) == 342
 
@@ -155,19 +155,19 @@ def test_rows_that_cannot_be_used(write: Callable[..., Path]) -> None:
     path = write(rows)
     (path.parent / "p4.png").write_bytes(b"no picture")
     (path.parent / "p5.png").write_bytes((path.parent / "p1.png").read_bytes()[:300])
-    with findings(path) as found:
-        assert [each.title.en for each in found] == [
+    with findings(path) as problems:
+        assert [finding.title.en for finding in problems] == [
             "1 row cannot be read",
             "1 of 6 rows names a picture that is not there",
             "2 pictures of 3 rows cannot be decoded",
         ]
-        assert [example.where for each in found for example in each.examples] == [
+        assert [example.where for finding in problems for example in finding.examples] == [
             "dataset.json:2",
             "dataset.json#3",
             "dataset.json#4",
             "dataset.json#5",
         ]
-        assert "lost.png" in found[1].examples[0].text
+        assert "lost.png" in problems[1].examples[0].text
 
 
 def test_nothing_left_is_unusable(write: Callable[..., Path]) -> None:
@@ -183,7 +183,7 @@ def test_texts_of_rows_without_their_picture_are_looked_at_too(write: Callable[.
     with examine(path, with_pictures=with_pictures, workers=1) as diagnosis:
         assert (len(diagnosis.survey), diagnosis.usable) == (3, 1)
         assert diagnosis.facts[SAY("fact.pictures")].en.startswith("1")
-        titles = [each.title.en for each in diagnosis.findings]
+        titles = [finding.title.en for finding in diagnosis.findings]
     assert "2 of 3 rows name a picture that is not there" in titles
     assert any("unresolved" in title for title in titles)
 
@@ -198,24 +198,24 @@ def test_repeated_rows_and_conflicts_go_by_pixels(write: Callable[..., Path]) ->
     path = write(rows)
     picture(1).save(path.parent / "copy.jpg.png", compress_level=0)
     assert (path.parent / "copy.jpg.png").read_bytes() != (path.parent / "p1.png").read_bytes()
-    with findings(path) as found:
-        assert [each.title.en for each in found] == [
+    with findings(path) as problems:
+        assert [finding.title.en for finding in problems] == [
             "1 row repeats an earlier one: same picture, same question, same answer",
             "1 picture and question have different answers, 2 rows in all",
             "1 picture has the pixels of another one under another name",
         ]
-        assert [each.where for each in found[0].examples] == ["dataset.json#2"]
-        assert {each.where for each in found[1].examples} == {"dataset.json#3", "dataset.json#4"}
+        assert [example.where for example in problems[0].examples] == ["dataset.json#2"]
+        assert {example.where for example in problems[1].examples} == {"dataset.json#3", "dataset.json#4"}
     assert titles(path, with_pictures=False) == ["1 picture and question have different answers, 2 rows in all"]
 
 
 def test_several_captions_are_no_conflict(write: Callable[..., Path]) -> None:
-    rows = [row(each, f"第{each}张图的第{caption}种写法。") for each in range(4) for caption in range(5)]
+    rows = [row(index, f"第{index}张图的第{caption}种写法。") for index in range(4) for caption in range(5)]
     assert titles(write(rows)) == []
 
 
 def test_small_large_plain_and_turned_pictures(write: Callable[..., Path], tmp_path: Path) -> None:
-    path = write([row(each, img=f"{each}.png") for each in range(5)] + [row(5, img="5.jpg")])
+    path = write([row(index, img=f"{index}.png") for index in range(5)] + [row(5, img="5.jpg")])
     folder = path.parent
     picture(0, (20, 40)).save(folder / "0.png")
     picture(1, (300, 40)).save(folder / "1.png")
@@ -226,13 +226,13 @@ def test_small_large_plain_and_turned_pictures(write: Callable[..., Path], tmp_p
     exif[0x0112] = 6
     picture(5, (60, 40)).save(folder / "5.jpg", exif=exif)
     with examine(path, workers=1) as diagnosis:
-        found = [each.title.en for each in diagnosis.findings]
-        assert "1 picture is less than 32 pixels wide or high" in found
-        assert "1 picture is more than 4 times as long as wide" in found
-        assert "1 picture is of one colour" in found
-        assert "1 picture is partly transparent" in found
-        assert "1 picture is grey of more than 8 bits" in found
-        assert "1 picture is turned by an EXIF tag" in found
+        headings = [finding.title.en for finding in diagnosis.findings]
+        assert "1 picture is less than 32 pixels wide or high" in headings
+        assert "1 picture is more than 4 times as long as wide" in headings
+        assert "1 picture is of one colour" in headings
+        assert "1 picture is partly transparent" in headings
+        assert "1 picture is grey of more than 8 bits" in headings
+        assert "1 picture is turned by an EXIF tag" in headings
         assert list(diagnosis.survey.pictures["mode"]) == ["RGB", "RGB", "RGB", "RGBA", "I;16", "RGB"]
         write_cleaned_copy(diagnosis, tmp_path / "cleaned")
         with Image.open(tmp_path / "cleaned" / "images" / "5.png") as upright:
@@ -240,12 +240,12 @@ def test_small_large_plain_and_turned_pictures(write: Callable[..., Path], tmp_p
 
 
 def test_a_recompressed_copy_looks_alike(write: Callable[..., Path]) -> None:
-    path = write([row(each) for each in range(8)] + [row(8, img="small.jpg")])
+    path = write([row(index) for index in range(8)] + [row(8, img="small.jpg")])
     picture(3, (480, 400)).save(path.parent / "p3.png")
     picture(3, (480, 400)).resize((240, 200)).save(path.parent / "small.jpg", quality=60)
-    with findings(path) as found:
-        assert [each.title.en for each in found] == ["2 pictures look almost like another one, in 1 set"]
-        assert [each.where for each in found[0].examples] == ["dataset.json#4", "dataset.json#9"]
+    with findings(path) as problems:
+        assert [finding.title.en for finding in problems] == ["2 pictures look almost like another one, in 1 set"]
+        assert [example.where for example in problems[0].examples] == ["dataset.json#4", "dataset.json#9"]
 
 
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(0, 3))
@@ -260,7 +260,9 @@ def test_look_alikes_are_those_of_brute_force(seed: int, count: int, border: int
     first, second = np.triu_indices(count, 1)
     for one, other in np.stack([first, second], 1)[look_alike(small, first, second)]:
         group[group == group[other]] = group[one]
-    expected = sorted(np.flatnonzero(group == each).tolist() for each in np.unique(group) if (group == each).sum() > 1)
+    expected = sorted(
+        np.flatnonzero(group == label).tolist() for label in np.unique(group) if (group == label).sum() > 1
+    )
     assert find_look_alikes(small) == expected
 
 
@@ -269,8 +271,8 @@ def test_ten_thousand_pictures_with_a_black_border() -> None:
     originals = random.integers(0, 256, (2_000, 9, 9, 3))
     cells = np.repeat(originals, 5, axis=0) + random.integers(-2, 3, (10_000, 9, 9, 3))
     cells[:, :3] = 0
-    found = find_look_alikes(np.clip(cells, 0, 255).astype(np.uint8))
-    assert found == [list(range(5 * each, 5 * each + 5)) for each in range(2_000)]
+    groups = find_look_alikes(np.clip(cells, 0, 255).astype(np.uint8))
+    assert groups == [list(range(5 * index, 5 * index + 5)) for index in range(2_000)]
 
 
 def test_shrinking_forgets_the_size() -> None:
@@ -278,7 +280,7 @@ def test_shrinking_forgets_the_size() -> None:
 
 
 def test_pictures_are_decoded_in_processes(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{each}.png" for each in range(130)]
+    paths = [tmp_path / f"{index}.png" for index in range(130)]
     for number, path in enumerate(paths[:-1]):
         picture(number, (12, 10)).save(path)
     paths[17].write_bytes(b"no picture")
@@ -379,56 +381,62 @@ def test_lengths_and_what_would_be_cut(write: Callable[..., Path]) -> None:
     rows = [row(1, "短。"), row(2, "长" * 40), row(3, "短。", history=[["问" * 10, "答" * 10]])]
     path = write(rows)
     with examine(path, workers=1, count_tokens=count, max_length=30, counted_with=Text.of("letters")) as diagnosis:
-        found = [each for each in diagnosis.findings if each.table and each.table.columns[0].en == "tokens"]
-        assert [[name.en, *figures] for name, *figures in found[0].table.rows] == [
+        tables = [
+            finding for finding in diagnosis.findings if finding.table and finding.table.columns[0].en == "tokens"
+        ]
+        assert [[name.en, *figures] for name, *figures in tables[0].table.rows] == [
             ["prompt", "10", "30", "30", "30"],
             ["answer", "2", "40", "40", "40"],
             ["both", "32", "50", "50", "50"],
         ]
-        found = [each for each in diagnosis.findings if each.severity is Severity.WARNING]
-        assert [each.title.en for each in found] == [
+        warnings = [finding for finding in diagnosis.findings if finding.severity is Severity.WARNING]
+        assert [finding.title.en for finding in warnings] == [
             "1 dialogue would lose turns at 30 tokens",
             "1 row has more than 30 tokens even without history",
         ]
-        assert [each.examples[0].where for each in found] == ["dataset.json#3", "dataset.json#2"]
+        assert [finding.examples[0].where for finding in warnings] == ["dataset.json#3", "dataset.json#2"]
 
 
 def test_class_balance(write: Callable[..., Path]) -> None:
-    assert titles(write([row(each, "有") for each in range(12)])) == ["All 12 rows have the same answer"]
-    assert titles(write([row(each, "有" if each else "无") for each in range(24)])) == ["2 classes: 1 to 23 rows each"]
-    assert titles(write([row(each, "有" if each % 2 else "无") for each in range(24)])) == []
+    assert titles(write([row(index, "有") for index in range(12)])) == ["All 12 rows have the same answer"]
+    assert titles(write([row(index, "有" if index else "无") for index in range(24)])) == [
+        "2 classes: 1 to 23 rows each"
+    ]
+    assert titles(write([row(index, "有" if index % 2 else "无") for index in range(24)])) == []
 
 
 def test_leakage_between_splits(write: Callable[..., Path], tmp_path: Path) -> None:
     answers = "甲乙丙丁"
-    write([row(each, f"第{answers[each % 4]}类。") for each in range(12)], "train.json")
-    write([row(each, f"第{answers[each % 4]}类。") for each in range(11, 20)] + [row(20, img="copy.png")], "test.json")
+    write([row(index, f"第{answers[index % 4]}类。") for index in range(12)], "train.json")
+    write(
+        [row(index, f"第{answers[index % 4]}类。") for index in range(11, 20)] + [row(20, img="copy.png")], "test.json"
+    )
     folder = tmp_path / "set"
     picture(0).save(folder / "copy.png")
     with examine(folder, workers=1) as diagnosis:
-        found = [each.title.en for each in diagnosis.findings if each.severity is Severity.WARNING]
-        assert "1 row of test shares a group with 1 row of train" in found
-        assert "2 rows of test share a picture with 2 rows of train" in found
+        warnings = [finding.title.en for finding in diagnosis.findings if finding.severity is Severity.WARNING]
+        assert "1 row of test shares a group with 1 row of train" in warnings
+        assert "2 rows of test share a picture with 2 rows of train" in warnings
         write_cleaned_copy(diagnosis, tmp_path / "cleaned")
-    kept = [json.loads(line) for line in (tmp_path / "cleaned" / "data.jsonl").read_text("utf-8").splitlines()]
-    assert sum(each["split"] == "train" for each in kept) == 10
-    assert sum(each["split"] == "test" for each in kept) == 10
+    rows = [json.loads(line) for line in (tmp_path / "cleaned" / "data.jsonl").read_text("utf-8").splitlines()]
+    assert sum(cleaned_row["split"] == "train" for cleaned_row in rows) == 10
+    assert sum(cleaned_row["split"] == "test" for cleaned_row in rows) == 10
 
 
 def test_studies_told_by_their_names(write: Callable[..., Path]) -> None:
-    rows = [row(each, img=f"{each // 2}_{each % 2 + 1}.png") for each in range(12)]
+    rows = [row(index, img=f"{index // 2}_{index % 2 + 1}.png") for index in range(12)]
     path = write(rows)
-    for each in range(12):
-        picture(each).save(path.parent / f"{each // 2}_{each % 2 + 1}.png")
+    for index in range(12):
+        picture(index).save(path.parent / f"{index // 2}_{index % 2 + 1}.png")
     title = "Pictures seem to be named <study>_<view>: 6 studies, up to 2 pictures each"
     with examine(path, workers=1) as diagnosis:
-        assert title in [each.title.en for each in diagnosis.findings]
+        assert title in [finding.title.en for finding in diagnosis.findings]
         assert diagnosis.severity is Severity.NOTE
     write(rows[:5], "train.json")
     write(rows[5:], "test.json")
-    with findings(path.parent) as found:
-        assert [each.title.en for each in found] == [title]
-        assert found[0].detail.en.startswith("1 study lies in several splits")
+    with findings(path.parent) as problems:
+        assert [finding.title.en for finding in problems] == [title]
+        assert problems[0].detail.en.startswith("1 study lies in several splits")
 
 
 def test_questions_of_other_tasks(write: Callable[..., Path]) -> None:
@@ -441,7 +449,7 @@ def test_questions_of_other_tasks(write: Callable[..., Path]) -> None:
 
 
 def test_the_cleaned_copy_is_clean_and_the_source_untouched(write: Callable[..., Path], tmp_path: Path) -> None:
-    rows = [row(each, kind="report") for each in range(1, 7)]
+    rows = [row(index, kind="report") for index in range(1, 7)]
     rows += [
         row(1, kind="report"),
         row(7, "XXXX"),
@@ -451,26 +459,28 @@ def test_the_cleaned_copy_is_clean_and_the_source_untouched(write: Callable[...,
     ]
     path = write([*rows, {"img": "p1.png", "prompt": QUESTION, "label": ""}])
     picture(2).save(path.parent / "copy.png", compress_level=0)
-    before = {each: (each.read_bytes(), each.stat().st_mtime_ns) for each in sorted(path.parent.iterdir())}
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in sorted(path.parent.iterdir())}
     with examine(path, workers=1) as diagnosis:
         counts = write_cleaned_copy(diagnosis, tmp_path / "cleaned")
         with pytest.raises(DataError, match=r"cleaned exists already and is not an empty folder"):
             write_cleaned_copy(diagnosis, tmp_path / "cleaned")
-    assert {each: (each.read_bytes(), each.stat().st_mtime_ns) for each in sorted(path.parent.iterdir())} == before
+    assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in sorted(path.parent.iterdir())} == before
     assert counts == {"left out": 4, "picture replaced": 1, "group changed": 1, "white space cut": 1}
     changes = [json.loads(line) for line in (tmp_path / "cleaned" / "changes.jsonl").read_text("utf-8").splitlines()]
-    assert [each["row"] for each in changes if each["change"] == "left out"] == [
+    assert [change["row"] for change in changes if change["change"] == "left out"] == [
         "dataset.json:12",
         "dataset.json#7",
         "dataset.json#8",
         "dataset.json#9",
     ]
-    samples = [each for each in read(tmp_path / "cleaned" / "data.jsonl") if isinstance(each, Sample)]
-    originals = {each.id: each for each in read(path) if isinstance(each, Sample)}
-    kept = [f"dataset.json#{number}" for number in (1, 2, 3, 4, 5, 6, 10, 11)]
-    assert [each.question for each in samples] == [originals[each].question for each in kept]
-    assert [each.answer for each in samples] == [originals[each].answer.strip() for each in kept]
-    assert [each.meta.get("kind") for each in samples] == ["report"] * 7 + [None]
+    samples = [
+        read_sample for read_sample in read(tmp_path / "cleaned" / "data.jsonl") if isinstance(read_sample, Sample)
+    ]
+    originals = {read_sample.id: read_sample for read_sample in read(path) if isinstance(read_sample, Sample)}
+    ids = [f"dataset.json#{number}" for number in (1, 2, 3, 4, 5, 6, 10, 11)]
+    assert [read_sample.question for read_sample in samples] == [originals[name].question for name in ids]
+    assert [read_sample.answer for read_sample in samples] == [originals[name].answer.strip() for name in ids]
+    assert [read_sample.meta.get("kind") for read_sample in samples] == ["report"] * 7 + [None]
     assert samples[6].group == samples[1].group == "p2.png"
     assert samples[6].image == samples[1].image
     assert titles(tmp_path / "cleaned" / "data.jsonl") == [
@@ -517,7 +527,7 @@ def test_pages_hold_everything_and_escape_texts(write: Callable[..., Path], tmp_
 def test_in_chinese_only_what_is_the_datas_own_is_english(
     write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [row(each, "左肺有阴影。", kind="report") for each in range(11)]
+    rows = [row(index, "左肺有阴影。", kind="report") for index in range(11)]
     rows += [row(1, "I'm sorry, but I cannot see."), row(12, "XXXX"), row(13, "N/A"), row(14, img="lost.png")]
     rows += [row(15, "心脏 &amp; 肺", prompt="描述 {name}")]
     path = write([*rows, rows[0]])
@@ -539,7 +549,7 @@ def test_in_chinese_only_what_is_the_datas_own_is_english(
 
 
 def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write([row(each) for each in range(3)])
+    path = write([row(index) for index in range(3)])
     arguments = ["doctor", str(path), "--output", str(tmp_path / "pages"), "--workers", "1"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
@@ -575,13 +585,13 @@ def test_dicom_headers_say_what_they_hold_of_the_patient(tmp_path: Path) -> None
     _write_dicom(tmp_path / "c.dcm", PatientName="Roe^Richard")  # which no row names
     (tmp_path / "dataset.json").write_text(json.dumps(rows), encoding="utf-8")
     with examine(tmp_path / "dataset.json", workers=1) as diagnosis:
-        found = {each.title.en: each for each in diagnosis.findings}
-    personal = next(each for title, each in found.items() if "personal data" in title)
+        by_title = {finding.title.en: finding for finding in diagnosis.findings}
+    personal = next(finding for title, finding in by_title.items() if "personal data" in title)
     assert personal.title.en == "1 of 2 DICOM files holds personal data: PatientBirthDate, PatientName"
     assert "Doe" not in str(personal)
-    assert "2 DICOM files looked at: 2 of 12 bits; 2 MONOCHROME2" in found
-    assert "Views by the DICOM headers: 2 PA" in found
-    assert "1 of 1 missing picture lies there as DICOM" in found
+    assert "2 DICOM files looked at: 2 of 12 bits; 2 MONOCHROME2" in by_title
+    assert "Views by the DICOM headers: 2 PA" in by_title
+    assert "1 of 1 missing picture lies there as DICOM" in by_title
 
 
 def test_patients_of_dicom_headers_that_the_rows_divide_are_told(tmp_path: Path) -> None:
@@ -597,10 +607,10 @@ def test_patients_of_dicom_headers_that_the_rows_divide_are_told(tmp_path: Path)
         ]
         (tmp_path / "dataset.json").write_text(json.dumps(rows), encoding="utf-8")
         with examine(tmp_path / "dataset.json", workers=1) as diagnosis:
-            return [each.title.en for each in diagnosis.findings]
+            return [finding.title.en for finding in diagnosis.findings]
 
     assert "1 patient of the DICOM headers lies in several groups" in titles()
-    assert not [each for each in titles(patient_id=["7", "7", "8"]) if "several groups" in each]
+    assert not [title for title in titles(patient_id=["7", "7", "8"]) if "several groups" in title]
 
 
 def _write_dicom(path: Path, **tags: object) -> None:
@@ -612,28 +622,28 @@ def _write_dicom(path: Path, **tags: object) -> None:
 def test_light_curves_are_described_star_by_star(tmp_path: Path) -> None:
     lines = ["star,file,type"]
     for number in range(5):
-        days = [each / 10 for each in range(100)] + [30.0]
+        days = [index / 10 for index in range(100)] + [30.0]
         curve = "".join(f"{day},{1 + 0.1 * np.sin((3 + number) * day):.6f}\n" for day in days)
         (tmp_path / f"{number}.csv").write_text(f"time,flux\n{curve}", encoding="utf-8")
         lines.append(f"star {number},{number}.csv,{'RRAB' if number else 'DSCT'}")
     (tmp_path / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
     with examine(tmp_path, workers=1) as diagnosis:
-        found = {each.title.en: each for each in diagnosis.findings}
-    stars = found["5 stars of 2 types"]
+        by_title = {finding.title.en: finding for finding in diagnosis.findings}
+    stars = by_title["5 stars of 2 types"]
     assert stars.severity is Severity.WARNING
     assert stars.table is not None
     assert list(stars.table.rows) == [("rr_lyrae", "4"), ("delta_scuti", "1")]
-    curves = found["5 light curves looked at"].table
+    curves = by_title["5 light curves looked at"].table
     assert curves is not None
     assert next(iter(curves.rows)) == (SAY("curves.points"), "101", "101", "101")
     assert list(curves.rows)[2][0] == SAY("curves.gap")
     assert list(curves.rows)[2][1:] == ("20.1", "20.1", "20.1")
-    assert "Grouped by star: 5 groups in 10 rows, up to 2 rows each" in found
+    assert "Grouped by star: 5 groups in 10 rows, up to 2 rows each" in by_title
 
 
 def test_light_curves_without_names_of_columns_are_described_as_the_options_say(tmp_path: Path) -> None:
     for number in range(2):
-        lines = (f"{2450455.5 + 3.1 * each} {18 + 0.3 * np.sin((1 + number) * each):.3f} 0.03" for each in range(80))
+        lines = (f"{2450455.5 + 3.1 * index} {18 + 0.3 * np.sin((1 + number) * index):.3f} 0.03" for index in range(80))
         (tmp_path / f"OGLE-{number}.dat").write_text("\n".join(lines), encoding="utf-8")
     table = "file,type\nOGLE-{}.dat,RRab\n"
     (tmp_path / "train.csv").write_text(table.format(0), encoding="utf-8")
@@ -642,7 +652,7 @@ def test_light_curves_without_names_of_columns_are_described_as_the_options_say(
         assert diagnosis.usable == 0
         assert "magnitudes=true" in diagnosis.findings[1].examples[0].text
     with examine(tmp_path, workers=1, options={"magnitudes": True}) as diagnosis:
-        found = {each.title.en: each for each in diagnosis.findings}
-    table = found["2 light curves looked at"].table
+        by_title = {finding.title.en: finding for finding in diagnosis.findings}
+    table = by_title["2 light curves looked at"].table
     assert table is not None
     assert next(iter(table.rows)) == (SAY("curves.points"), "80", "80", "80")

@@ -118,7 +118,7 @@ def test_the_architecture_page_has_the_model_s_own_numbers() -> None:
         assert f"{count:,}" in text
     for name, shape in re.findall(r"^\| `model\.([\w.<>]+)` \| ([\d,]+ x [\d,]+) \|", text, re.MULTILINE):
         weight = model.get_submodule(name.replace("<n>", "0")).weight
-        assert " x ".join(f"{each:,}" for each in weight.shape) == shape
+        assert " x ".join(f"{length:,}" for length in weight.shape) == shape
 
 
 def test_each_page_of_the_site_is_in_its_navigation() -> None:

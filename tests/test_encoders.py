@@ -50,8 +50,8 @@ def arm(error: str | None = None) -> list[Prediction]:
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_bert_score_equals_the_package(name: str, batch_size: int, request: pytest.FixtureRequest) -> None:
     scorer = BertScore(request.getfixturevalue(name), SCORED_LAYER, batch_size=batch_size)
-    found = scorer.f1([(answer, reference) for answer, reference in PAIRS])
-    assert found == pytest.approx(GOLDEN["bert_score"][name]["f1"], abs=1e-5)
+    f1_scores = scorer.f1([(answer, reference) for answer, reference in PAIRS])
+    assert f1_scores == pytest.approx(GOLDEN["bert_score"][name]["f1"], abs=1e-5)
     assert f"layer {SCORED_LAYER}|no idf|not rescaled" in scorer.signature
 
 
@@ -85,9 +85,9 @@ def test_labels_equal_those_of_the_package(labeller: Chexbert) -> None:
     assert golden["findings"] == list(HEADS)
     reports = list(golden["labels"])
     numbers = {"positive": 1, "negative": 0, "uncertain": -1}
-    found = [[numbers.get(label.get(name, ""), "") for name in HEADS] for label in labeller.label(reports)]
-    assert found == list(golden["labels"].values())
-    assert {each for row in found for each in row} == {1, 0, -1, ""}  # the miniature knows all four answers
+    rows = [[numbers.get(label.get(name, ""), "") for name in HEADS] for label in labeller.label(reports)]
+    assert rows == list(golden["labels"].values())
+    assert {cell for row in rows for cell in row} == {1, 0, -1, ""}  # the miniature knows all four answers
 
 
 @pytest.mark.parametrize("name", ["micro_f1", "macro_f1", "micro_f1_5", "macro_f1_5"])

@@ -243,13 +243,13 @@ def test_controls_and_baselines_are_written_and_declared(run_folder: Path, data:
     assert [(record.id, record.image) for record in text_only] == [(sample.id, None) for sample in samples]
     names = ["constant answer", "majority class", "random training answer", "nearest neighbour", "text only"]
     baselines = read_baselines(folder)
-    assert [str(each.name) for each in baselines] == [*names, "4-shot in context"]
+    assert [str(baseline.name) for baseline in baselines] == [*names, "4-shot in context"]
     shown = read_predictions(folder / "before-in-context" / "predictions.jsonl")
     assert [(record.id, len(record.history)) for record in shown] == [(sample.id, 4) for sample in samples]
     examples = {(sample.question, sample.answer) for sample in load_dataset(data).train}
     assert set(shown[0].history) == examples  # all four training samples
     assert "4-shot in context" in (folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert {name: each for each in baselines for name in each.scores}.keys() >= {"exact_match"}
+    assert {name: baseline for baseline in baselines for name in baseline.scores}.keys() >= {"exact_match"}
     nearest = baselines[3].scores["exact_match"]
     assert nearest == pytest.approx(
         1 / 3
@@ -269,29 +269,29 @@ def test_the_loss_of_training_answers_is_measured_on_the_tuned_model(
     quick = ["splits=[test]", "image_use=false", "baselines=false"]
     folder = run(f"run={run_folder}", f"output_dir={tmp_path / 'a'}", *quick)
     losses = read_losses(folder)
-    assert [each.loss for each in losses] == sorted((each.loss for each in losses), reverse=True)
+    assert [loss.loss for loss in losses] == sorted((loss.loss for loss in losses), reverse=True)
     model, processor = load_pretrained(
         yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))["model"]["path_or_id"],
         adapter=run_folder / "adapter",
     )
     train = {sample.id: sample for sample in load_dataset(data).train}
-    assert {each.id for each in losses} == train.keys()
-    for each in losses:
-        sample = train[each.id]
-        assert (each.question, each.reference) == (sample.question, sample.answer)
+    assert {loss.id for loss in losses} == train.keys()
+    for loss in losses:
+        sample = train[loss.id]
+        assert (loss.question, loss.reference) == (sample.question, sample.answer)
         image = sample.open_image()
         assert image is not None
         batch = Collator(processor)([sample])
         first = int((batch["labels"][0] >= 0).nonzero()[0])
         batch["labels"][0, first] = -100  # <sop>, which belongs to the prompt
         with torch.inference_mode():
-            assert each.loss == pytest.approx(float(model(**batch).loss), abs=1e-4)
-        assert (folder / "images" / f"{each.image_sha256}.webp").is_file()
+            assert loss.loss == pytest.approx(float(model(**batch).loss), abs=1e-4)
+        assert (folder / "images" / f"{loss.image_sha256}.webp").is_file()
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert page.partition('<section id="hardest">')[2].partition("</section>")[0].count("<li>") == 4
     (tmp_path / "images").mkdir()
     twice = measure_losses(model, processor, [*train.values(), *train.values()], tmp_path)
-    assert [each.id for each in twice] == [each.id for each in losses]  # a repeated sample counts once
+    assert [loss.id for loss in twice] == [loss.id for loss in losses]  # a repeated sample counts once
     few = run(f"run={run_folder}", f"output_dir={tmp_path / 'b'}", "training_loss_samples=2", *quick)
     assert len(read_losses(few)) == 2
     none = run(f"run={run_folder}", f"output_dir={tmp_path / 'c'}", "training_loss_samples=0", *quick)
@@ -308,12 +308,12 @@ def test_questions_are_asked_in_other_words_of_both_arms(run_folder: Path, data:
     samples = load_dataset(data).test
     for label in ("before-prompt-1", "after-prompt-1"):
         records = read_predictions(folder / label / "predictions.jsonl")
-        assert [(each.id, each.question) for each in records] == [
-            (each.id, f"请看图：{each.question}") for each in samples
+        assert [(record.id, record.question) for record in records] == [
+            (sample.id, f"请看图：{sample.question}") for sample in samples
         ]
-    found = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["prompts"]
-    assert found["templates"] == ["{question}", "请看图：{question}"]
-    assert {arm: each["n"] for arm, each in found["arms"].items()} == {"before": 3, "after": 3}
+    reported = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["prompts"]
+    assert reported["templates"] == ["{question}", "请看图：{question}"]
+    assert {arm: counts["n"] for arm, counts in reported["arms"].items()} == {"before": 3, "after": 3}
     prompts.write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"prompts: .* expected 1 to 20"):
         run(f"run={run_folder}", f"output_dir={tmp_path / 'b'}", *quick)
@@ -349,9 +349,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_plain_pictures(folder: Path, number: int, labels: Sequence[str]) -> list[dict[str, str]]:
     """Rows about pictures of one colour each; the labels take turns, for with one of all no skill could be shown."""
     rows = []
-    for place in range(number):
-        Image.new("RGB", (32, 32), (4 * place, 255 - 4 * place, 99)).save(folder / f"{place}.png")
-        rows.append({"img": f"{place}.png", "prompt": "这是哪里？", "label": labels[place % len(labels)]})
+    for index in range(number):
+        Image.new("RGB", (32, 32), (4 * index, 255 - 4 * index, 99)).save(folder / f"{index}.png")
+        rows.append({"img": f"{index}.png", "prompt": "这是哪里？", "label": labels[index % len(labels)]})
     return rows
 
 
@@ -359,25 +359,25 @@ def test_a_model_that_ignores_its_image_is_told_from_one_that_looks(
     blind_model: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = ["dataset=background_synthetic", f"dataset.path={scenes}", "dataset.retention=null", "max_new_tokens=12"]
-    said = {}
+    verdicts = {}
     for name, path in {"looks": repo_root() / "data" / "visualglm_tiny", "blind": blind_model}.items():
         model = ["model=visualglm_tiny", f"model.path_or_id={path}", "batch_size=24", "shots_in_context=0"]
         folder = run(*model, *dataset, f"output_dir={tmp_path / name}")
-        said[name] = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["verdict"]["en"]
-    assert said["looks"].startswith("It uses the image: with the true image Exact match is")
+        verdicts[name] = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["verdict"]["en"]
+    assert verdicts["looks"].startswith("It uses the image: with the true image Exact match is")
     same = "The answers do not rest on the image: with another sample's image all 24 stay the same"
-    assert said["blind"].startswith(same)
+    assert verdicts["blind"].startswith(same)
     assert same in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_that_answers_without_its_image_is_told(blind_model: Path, tmp_path: Path) -> None:
     """Half of the samples have the answer that the tuned model gives to every picture, which is not the base's."""
     adapter = moved_adapter(blind_model, tmp_path / "moved")
-    asked = [question_about(str(row), Image.new("RGB", (32, 32)), "这是哪里？") for row in range(40)]  # as below
+    questions = [question_about(str(row), Image.new("RGB", (32, 32)), "这是哪里？") for row in range(40)]  # as below
     settings = Decoding(max_new_tokens=12, batch_size=40)
     before, after = (
-        generate_predictions(*load_pretrained(blind_model, adapter=each), asked, settings)[0].prediction
-        for each in (None, adapter)
+        generate_predictions(*load_pretrained(blind_model, adapter=adapter_dir), questions, settings)[0].prediction
+        for adapter_dir in (None, adapter)
     )
     assert after.strip()
     assert after != before
@@ -414,10 +414,10 @@ def test_a_killed_evaluation_goes_on_where_it_was(
         import os, runpy, signal, sys
         from vglm.model.modeling import VisualGlmForConditionalGeneration as Model
 
-        asked, generate = iter(range(2)), Model.generate
+        allowed, generate = iter(range(2)), Model.generate
 
         def die_in_the_third_batch(self, **inputs):
-            if next(asked, None) is None:
+            if next(allowed, None) is None:
                 os.kill(os.getpid(), signal.SIGKILL)
             return generate(self, **inputs)
 
@@ -431,17 +431,17 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     assert finished == 16
     assert not (tmp_path / "killed").exists()
 
-    asked = 0
+    answered = 0
     generate = VisualGlmForConditionalGeneration.generate
 
     def counting(self: object, **inputs: Any) -> object:
-        nonlocal asked
-        asked += 1
+        nonlocal answered
+        answered += 1
         return generate(self, **inputs)
 
     monkeypatch.setattr(VisualGlmForConditionalGeneration, "generate", counting)
     folder = run(*overrides, f"output_dir={tmp_path / 'killed'}")
-    assert asked == 6 - 2  # batches; nothing that was finished was asked again
+    assert answered == 6 - 2  # batches; nothing that was finished was asked again
     for arm in ("before", "after"):
         assert (folder / arm / "predictions.jsonl").read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
@@ -499,8 +499,8 @@ def test_two_processes_share_the_samples_and_end_together(
     assert shared.returncode == 0, shared.stderr
     assert shared.stdout.count("Report: ") == 1
     for arm in ("before", "after"):
-        found = tmp_path / "shared" / arm / "predictions.jsonl"
-        assert found.read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
+        predictions = tmp_path / "shared" / arm / "predictions.jsonl"
+        assert predictions.read_bytes() == (whole / arm / "predictions.jsonl").read_bytes()
     metrics = [json.loads((folder / "metrics.json").read_text("utf-8")) for folder in (whole, tmp_path / "shared")]
     assert metrics[0] == metrics[1]
     assert (metrics[0]["draws"]["n"], metrics[0]["splits"]["test"]["n"]) == (2, 24)
@@ -596,7 +596,7 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize(("name", "content"), [(name, each) for name, all_ in DAMAGED.items() for each in all_])
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, all_ in DAMAGED.items() for content in all_])
 def test_damaged_runs_are_refused_in_one_message_before_the_model_loads(
     copied_run: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
 ) -> None:
@@ -660,21 +660,21 @@ def test_metrics_of_models_of_the_user_s_own(copied_run: Path, tmp_path: Path) -
         "bert_score.model": bert, "bert_score.num_layers": 2,
         "chexbert.weights": bert / "chexbert.pth", "chexbert.tokenizer": bert,
     }  # fmt: skip
-    asked = [f"metrics.external.{name}={value}" for name, value in settings.items()]
+    overrides = [f"metrics.external.{name}={value}" for name, value in settings.items()]
     quick = ["image_use=false", "baselines=false", f"output_dir={output}", "metrics.names=[bert_score,exact_match]"]
-    run(f"run={copied_run}", *quick, *asked)
-    found = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-    assert found["primary"] == "bert_score"
-    assert set(found["splits"]["test"]["scores"]) >= {
+    run(f"run={copied_run}", *quick, *overrides)
+    scores = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert scores["primary"] == "bert_score"
+    assert set(scores["splits"]["test"]["scores"]) >= {
         "bert_score",
         "exact_match",
         "chexbert_micro_f1",
         "chexbert_macro_f1_5",
     }
-    assert "bert_score" not in found["splits"]["retention"]["scores"]  # by exact match alone
+    assert "bert_score" not in scores["splits"]["retention"]["scores"]  # by exact match alone
     shutil.rmtree(bert)  # a report needs no weights
     before = (output / "metrics.json").read_bytes()
     render(output)
     assert (output / "metrics.json").read_bytes() == before
     with pytest.raises(ConfigError, match=r"is no folder with a model's config\.json"):  # before anything is loaded
-        run(f"run={copied_run}", *quick, *asked)
+        run(f"run={copied_run}", *quick, *overrides)

@@ -55,7 +55,9 @@ def test_writes_the_originals_files(reference: Path, native: Path, tmp_path: Pat
     assert same(read_tensors(tmp_path / "out"), read_tensors(original))
     assert read_json(tmp_path / "out" / CONFIG[to]) == read_json(original / CONFIG[to])
     if to == "hf":
-        index, expected = (read_json(each / "pytorch_model.bin.index.json") for each in (tmp_path / "out", original))
+        index, expected = (
+            read_json(folder / "pytorch_model.bin.index.json") for folder in (tmp_path / "out", original)
+        )
         assert index["metadata"] == expected["metadata"]
         assert list(index["weight_map"]) == list(expected["weight_map"])
         assert read_json(tmp_path / "out" / "tokenizer_config.json") == read_json(original / "tokenizer_config.json")

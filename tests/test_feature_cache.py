@@ -232,32 +232,32 @@ def test_without_its_index_the_cache_still_works(tmp_path: Path, cache: FeatureC
 def test_a_damaged_index_forgets_but_never_errs(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "files.index")
-        known = {
-            hashlib.sha256(bytes([each])).digest(): hashlib.sha256(bytes([each, 0])).hexdigest() for each in range(9)
+        digests = {
+            hashlib.sha256(bytes([index])).digest(): hashlib.sha256(bytes([index, 0])).hexdigest() for index in range(9)
         }
-        for source, digest in known.items():
+        for source, digest in digests.items():
             _Index(path).put(source, digest)
             _Index(path).put(source, digest, digest[::-1])
-        stored = [(digest, digest[::-1]) for digest in known.values()]
-        assert [_Index(path).get(source) for source in known] == stored
+        stored = [(digest, digest[::-1]) for digest in digests.values()]
+        assert [_Index(path).get(source) for source in digests] == stored
         content = path.read_bytes()
         start = data.draw(st.integers(0, len(content)))
         path.write_bytes(
             content[:start] + data.draw(st.binary(max_size=80)) + content[data.draw(st.integers(0, len(content))) :]
         )
         again = _Index(path)
-        for source, digest in known.items():
+        for source, digest in digests.items():
             assert again.get(source) in (None, (digest, None), (digest, digest[::-1]))
             again.put(source, digest, digest[::-1])
-        assert [again.get(source) for source in known] == stored
+        assert [again.get(source) for source in digests] == stored
 
 
 def test_what_one_user_wrote_another_reads(tmp_path: Path, cache: FeatureCache) -> None:
     files = paint(tmp_path / "a", (1, 2, 3))
     cache.fill(files)
-    written = [each for each in (tmp_path / "cache").rglob("*") if each.is_file()]
+    written = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert len(written) >= 2
-    assert all(each.stat().st_mode & 0o044 == 0o044 for each in written)
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in written)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")

@@ -42,7 +42,7 @@ def _write_and_fail(path: Path) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_text_json_and_json_lines_are_written_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -215,8 +215,10 @@ def test_pipes_devices_and_missing_files_are_refused_at_once(tmp_path: Path) -> 
 
 
 def test_messages_are_short_and_printable() -> None:
-    text = message_of(ConfigError("a\x1b[31m\ud83d\n" + "x" * 50_000))
-    assert len(text) <= LONGEST_MESSAGE
+    text = message_of(ConfigError("a\x1b[31m\ud83d\n" + "x" * 50_000 + "\nMend the file."))
+    assert len(text) == LONGEST_MESSAGE
+    assert text.endswith("\nMend the file.")
+    assert "(50,0" in text
     assert "\x1b" not in text
     text.encode()
     assert len(brief(ValueError("x" * 1000))) < 220
@@ -271,16 +273,16 @@ def test_changes_are_not_put_over_what_another_process_has_put_there(tmp_path: P
 
 def test_a_place_is_claimed_by_one_process_and_swept_when_that_was_killed(tmp_path: Path) -> None:
     with (
-        claimed(tmp_path / "f") as place,
+        claimed(tmp_path / "f") as claim,
         pytest.raises(ConfigError, match="f is being written by another process right now"),
         claimed(tmp_path / "f", error=ConfigError),
     ):
         raise AssertionError
-    assert not place.exists()
-    write_text(place / "half", "")
-    (place / "link").symlink_to(tmp_path)
-    with claimed(tmp_path / "f") as place:
-        assert names(place) == [LOCK_FILE]
+    assert not claim.exists()
+    write_text(claim / "half", "")
+    (claim / "link").symlink_to(tmp_path)
+    with claimed(tmp_path / "f") as claim:
+        assert names(claim) == [LOCK_FILE]
     assert names(tmp_path) == []
 
 

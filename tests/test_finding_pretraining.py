@@ -40,7 +40,7 @@ def test_findings_are_learned_once(random_model_folder: Path, monkeypatch: pytes
     torch.manual_seed(5)
     first = load_with_findings(folder, finding_pretraining=SETTINGS, dtype="bfloat16", seed=3)[0].state_dict()
     number = torch.rand(1)
-    (kept,) = (tmp_path / CACHE_KIND).iterdir()
+    (weights,) = (tmp_path / CACHE_KIND).iterdir()
     with monkeypatch.context() as patch:
         patch.setattr("vglm.worlds.finding_pretraining.pretrain_findings", _refuse)
         torch.manual_seed(5)
@@ -50,7 +50,7 @@ def test_findings_are_learned_once(random_model_folder: Path, monkeypatch: pytes
         for steps, seed in ((4, 3), (3, 4)):
             with pytest.raises(AssertionError, match="learned anew"):
                 load_with_findings(folder, finding_pretraining={**SETTINGS, "steps": steps}, seed=seed)
-    kept.write_bytes(kept.read_bytes()[:-100])  # damaged: learned anew
+    weights.write_bytes(weights.read_bytes()[:-100])  # damaged: learned anew
     third = load_with_findings(folder, finding_pretraining=SETTINGS, dtype="bfloat16", seed=3)[0].state_dict()
     assert all(torch.equal(tensor, third[name]) for name, tensor in first.items())
 

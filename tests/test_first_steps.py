@@ -104,12 +104,12 @@ def test_kept_answers_that_were_altered_are_asked_again(
 ) -> None:
     run = Run.find([sweep[0] / "outputs"])[0]
     shutil.rmtree(cache_folder(KIND), ignore_errors=True)
-    asked = [f"run={run.folder}", "splits=[train]", *SMALL, "limit=2"]
-    evaluate.run(compose("evaluate", [*asked, f"output_dir={sweep[0] / 'one'}"]))
+    overrides = [f"run={run.folder}", "splits=[train]", *SMALL, "limit=2"]
+    evaluate.run(compose("evaluate", [*overrides, f"output_dir={sweep[0] / 'one'}"]))
     for path in cache_folder(KIND).rglob("predictions.jsonl"):
         path.write_text(path.read_text(encoding="utf-8").replace('"prediction": "', '"prediction": "x'), "utf-8")
     capsys.readouterr()
-    evaluate.run(compose("evaluate", [*asked, f"output_dir={sweep[0] / 'two'}"]))
+    evaluate.run(compose("evaluate", [*overrides, f"output_dir={sweep[0] / 'two'}"]))
     assert "answered in an earlier evaluation" not in capsys.readouterr().out
 
 
@@ -121,7 +121,9 @@ def test_answers_that_could_not_be_given_are_not_kept(tmp_path: Path) -> None:
         write_predictions([record], tmp_path / name / "before" / "predictions.jsonl")
         shared.keep(tmp_path / name, "before", {"test": [sample]})
     shared.fetch(tmp_path / "three", "before", {"test": [sample]})
-    assert [each.prediction for each in read_predictions(tmp_path / "three" / "before" / "predictions.jsonl")] == ["no"]
+    assert [
+        prediction.prediction for prediction in read_predictions(tmp_path / "three" / "before" / "predictions.jsonl")
+    ] == ["no"]
 
 
 def test_a_limit_is_stamped_and_the_terminal_speaks_chinese(
@@ -192,11 +194,11 @@ def test_runs_and_choices_are_listed_in_lines(
     assert len(lines) == 6
     assert main(["runs", str(sweep[0] / "nowhere")]) == 2
     groups = {"recipes": "recipes", "methods": "conf/method", "datasets": "conf/dataset", "tasks": "conf/task"}
-    for kind, place in groups.items():
+    for kind, folder in groups.items():
         capsys.readouterr()
         assert main(["list", kind]) == 0
         listed = capsys.readouterr().out.splitlines()
-        assert len(listed) == len(list((repo_root() / place).rglob("*.yaml")))
+        assert len(listed) == len(list((repo_root() / folder).rglob("*.yaml")))
         assert all(len(line) <= 80 and len(line.split("  ", 1)) == 2 for line in listed)
         assert "@package" not in "".join(listed)
     for kind in ("metrics", "formats"):
@@ -222,7 +224,12 @@ def test_a_file_says_what_the_command_line_says(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("method: qlora\nmodel: {dtype: float32}\nlearning_rates: {lora_B: 16x}\nseed: 3\n", "utf-8")
     own = compose(
-        "train", [each for each in take_file([str(path), "seed=4", "output_dir=x"], "train") if "recipe=" not in each]
+        "train",
+        [
+            override
+            for override in take_file([str(path), "seed=4", "output_dir=x"], "train")
+            if "recipe=" not in override
+        ],
     )
     typed = compose(
         "train",
@@ -257,8 +264,8 @@ def test_a_file_of_another_program_is_answered_in_our_words(tmp_path: Path, cont
     path.write_text(content, "utf-8")
     with pytest.raises(ConfigError) as caught:
         take_file([str(path)], "train")
-    for each in expected:
-        assert each in str(caught.value)
+    for part in expected:
+        assert part in str(caught.value)
 
 
 def test_a_command_is_named_as_it_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,14 +285,14 @@ def test_bash_completes_commands_recipes_and_choices(tmp_path: Path, capsys: pyt
         pytest.skip("there is no bash")
     assert main(["completion", "bash"]) == 0
     (tmp_path / "vglm.bash").write_text(capsys.readouterr().out, encoding="utf-8")
-    asked = {
+    expectations = {
         "vglm tra": "train",
         "vglm list rec": "recipes",
         "vglm train recipes = background/lora_s": "background/lora_seed",
         "vglm train method = ql": "qlora",
         "vglm evaluate tas": "task=",
     }
-    for words, expected in asked.items():
+    for words, expected in expectations.items():
         script = (
             f"source vglm.bash; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); _shtab_vglm 2>/dev/null;"
             ' echo "${COMPREPLY[@]}"'

@@ -95,11 +95,11 @@ def test_the_choice_is_what_looking_at_all_of_them_gives(values: list[tuple[floa
         assert choice.step == 10 * next(i for i in within if values[i][0] == best and lost[i] == least)
     else:
         assert lost[choice.step // 10] == min(lost[1:])
-    kept = scores[0]  # one after the other, as a training sees them: what is chosen then needs no earlier one again
+    best_yet = scores[0]  # one after the other, as a training sees them: what is chosen then needs no earlier one again
     for end in range(2, len(scores) + 1):
         chosen = choose(scores[:end], budget)
-        assert chosen.step in (kept.step, scores[end - 1].step)
-        kept = next(each for each in scores if each.step == chosen.step)
+        assert chosen.step in (best_yet.step, scores[end - 1].step)
+        best_yet = next(score for score in scores if score.step == chosen.step)
 
 
 def test_training_is_lost_after_so_many_checkpoints_over_the_budget_in_a_row() -> None:
@@ -155,11 +155,13 @@ def test_a_budget_needs_scores() -> None:
 def test_the_validation_split_is_asked_and_never_the_test() -> None:
     cfg = compose()
     splits = build(cfg.dataset)
-    asked = build(cfg.checkpoint_selection).select(splits)
-    assert asked.domain_split == "validation"
-    assert {each.id for each in asked.domain} == {each.id for each in splits.validation}
-    assert {each.meta["kind"] for each in asked.retention} == {each.meta["kind"] for each in splits.retention}
-    assert len(asked.retention) == 64
+    selection = build(cfg.checkpoint_selection).select(splits)
+    assert selection.domain_split == "validation"
+    assert {sample.id for sample in selection.domain} == {sample.id for sample in splits.validation}
+    assert {sample.meta["kind"] for sample in selection.retention} == {
+        sample.meta["kind"] for sample in splits.retention
+    }
+    assert len(selection.retention) == 64
     assert (
         len(
             build(compose(overrides=["checkpoint_selection.forgetting_budget=5"]).checkpoint_selection)
@@ -174,8 +176,8 @@ def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_o
     splits = load_dataset(few_shot_folder)
     plain = CheckpointSelection(retention=lambda: scene_splits(train_samples=1, test_samples=9))
     assert plain.divide(splits) is splits
-    asked = plain.select(splits)
-    assert (asked.domain_split, len(asked.domain), asked.retention_source, len(asked.retention)) == (
+    selection = plain.select(splits)
+    assert (selection.domain_split, len(selection.domain), selection.retention_source, len(selection.retention)) == (
         "train",
         6,
         "the general retention set",
@@ -184,17 +186,17 @@ def test_without_validation_training_samples_are_asked_and_a_budget_holds_some_o
     budget = dataclasses.replace(plain, forgetting_budget=5, validation_share=0.3)
     divided = budget.divide(splits)
     assert (len(divided.train), len(divided.validation)) == (4, 2)
-    assert not {each.id for each in divided.train} & {each.id for each in divided.validation}
-    assert {each.id for each in (*divided.train, *divided.validation)} == {each.id for each in splits.train}
-    assert divided.plan["validation"] == "2 of 6 training samples, by group, seed 1"
+    assert not {sample.id for sample in divided.train} & {sample.id for sample in divided.validation}
+    assert {sample.id for sample in (*divided.train, *divided.validation)} == {sample.id for sample in splits.train}
+    assert divided.plan["validation"] == {"samples": 2, "of": 6, "seed": 1}
     assert budget.select(divided).domain_split == "validation"
 
 
 def test_groups_and_copies_stay_together_when_some_are_held_out(few_shot_folder: Path) -> None:
     splits = load_dataset(few_shot_folder)
-    twice = [dataclasses.replace(each, id=f"{each.id}-{n}") for each in splits.train for n in "ab"]
+    twice = [dataclasses.replace(sample, id=f"{sample.id}-{n}") for sample in splits.train for n in "ab"]
     divided = dataclasses.replace(splits, train=twice).hold_out_validation(0.25)
-    pictures = [{each.image for each in samples} for samples in (divided.train, divided.validation)]
+    pictures = [{sample.image for sample in samples} for samples in (divided.train, divided.validation)]
     assert not pictures[0] & pictures[1]
     assert divided.hold_out_validation(0.5) is divided
     with pytest.raises(ConfigError, match="made on demand"):
@@ -206,18 +208,18 @@ def test_groups_and_copies_stay_together_when_some_are_held_out(few_shot_folder:
 def test_a_budget_without_a_retention_set_is_refused(few_shot_folder: Path) -> None:
     with pytest.raises(ConfigError, match="needs a retention set, and the data has none"):
         CheckpointSelection(forgetting_budget=5).select(load_dataset(few_shot_folder))
-    asked = CheckpointSelection().select(load_dataset(few_shot_folder))
-    assert (list(asked.retention), asked.retention_source) == ([], "none")
+    selection = CheckpointSelection().select(load_dataset(few_shot_folder))
+    assert (list(selection.retention), selection.retention_source) == ([], "none")
 
 
 def test_picked_samples_are_of_all_kinds() -> None:
     scenes = SceneDialogues(300, seed=5)
-    drawn = [each.id for each in pick(scenes, 3)]
+    drawn = [sample.id for sample in pick(scenes, 3)]
     assert len(set(drawn)) == 3
-    assert drawn == [each.id for each in pick(scenes, 3)]
+    assert drawn == [sample.id for sample in pick(scenes, 3)]
     listed = list(scenes[:120])
     picked = pick(listed, 18)
-    assert {each.meta["kind"] for each in picked} == {each.meta["kind"] for each in listed}
+    assert {sample.meta["kind"] for sample in picked} == {sample.meta["kind"] for sample in listed}
     assert len(picked) == 18
     assert set(map(id, pick(listed, 9))) < set(map(id, picked))
     assert pick(listed, 500) == listed
@@ -225,10 +227,10 @@ def test_picked_samples_are_of_all_kinds() -> None:
 
 def test_picked_samples_are_not_those_of_one_class_where_classes_come_in_turn() -> None:
     stars = [Sample(f"s#{n}", f"{n}", None, (Turn("?", str(n % 6)),), "en", {"kind": "type"}) for n in range(120)]
-    assert {each.answer for each in pick(stars, 20)} == set("012345")  # every sixth is of the same type
-    others = [dataclasses.replace(each, id=f"o{each.id}") for each in stars]
+    assert {star.answer for star in pick(stars, 20)} == set("012345")  # every sixth is of the same type
+    others = [dataclasses.replace(star, id=f"o{star.id}") for star in stars]
     mixture = Mixture({"stars": stars, "others": others}, {"stars": 1, "others": 1}, length=200)
-    both = [each.id[0] for each in pick(mixture, 100)]  # every other one is of the same part
+    both = [sample.id[0] for sample in pick(mixture, 100)]  # every other one is of the same part
     assert min(both.count("s"), both.count("o")) > 20
 
 
@@ -288,11 +290,11 @@ def test_looking_changes_nothing(configure, method: str) -> None:
     _assert_equal(_tensors(silent), _tensors(watched))
     assert not (silent / "forgetting.jsonl").exists()
     scores = read_scores(watched / "forgetting.jsonl")
-    assert [each.step for each in scores] == [0, 1, 2, 3, 4]
-    assert {(each.domain_n, each.retention_n) for each in scores} == {(2, 2)}
+    assert [score.step for score in scores] == [0, 1, 2, 3, 4]
+    assert {(score.domain_n, score.retention_n) for score in scores} == {(2, 2)}
     losses = [
-        [json.loads(line)["loss"] for line in (each / "log.jsonl").read_text().splitlines()[:4]]
-        for each in (silent, watched)
+        [json.loads(line)["loss"] for line in (run_folder / "log.jsonl").read_text().splitlines()[:4]]
+        for run_folder in (silent, watched)
     ]
     assert losses[0] == losses[1]
 
@@ -308,7 +310,7 @@ def test_the_domain_is_scored_by_content_and_exact_match_stands_beside_it(config
     folder = run(configure("metrics=classification", f"metrics.labels=[{listed}]", "trainer.max_steps=1"))
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))["forgetting"]
     assert (facts["metric"], facts["retention_metric"]) == ("accuracy", "exact_match")
-    assert all(each.domain_exact_match is not None for each in read_scores(folder / "forgetting.jsonl"))
+    assert all(score.domain_exact_match is not None for score in read_scores(folder / "forgetting.jsonl"))
     assert (curves_of(Run(folder))["metric"], curves_of(Run(folder))["retention_metric"]) == ("accuracy", "exact_match")
 
 
@@ -317,15 +319,19 @@ def test_random_states_modes_and_what_trains_are_put_back(random_model_folder: P
     model = attach(model, build(compose(overrides=["method.lora_dropout=0.3"]).method))
     model.train()
     model.get_base_model().lm_head.eval()
-    expected = [module.training for module in model.modules()], [each.requires_grad for each in model.parameters()]
+    expected = (
+        [module.training for module in model.modules()],
+        [parameter.requires_grad for parameter in model.parameters()],
+    )
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     with preserving_state(model):
         model.eval()
         model.requires_grad_(False)
         torch.rand(3), random.random(), np.random.rand()
-    assert ([module.training for module in model.modules()], [each.requires_grad for each in model.parameters()]) == (
-        expected
-    )
+    assert (
+        [module.training for module in model.modules()],
+        [parameter.requires_grad for parameter in model.parameters()],
+    ) == (expected)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
 
@@ -339,19 +345,19 @@ def test_the_first_score_is_the_base_models_and_the_last_the_saved_ones(
     def remember(*arguments, **options):
         records = generate_predictions(*arguments, **options)
         if arguments[3].max_new_tokens != EXAMPLE_TOKENS:
-            answers.append([each.prediction for each in records])
+            answers.append([record.prediction for record in records])
         return records
 
     monkeypatch.setattr("vglm.evaluation.checkpoint_selection.generate_predictions", remember)
     cfg = configure(*METHODS[method])
     folder = run(cfg)
-    asked = build(cfg.checkpoint_selection).select(build(cfg.dataset))
+    selection = build(cfg.checkpoint_selection).select(build(cfg.dataset))
     for adapter, (domain, retention) in ((None, answers[:2]), (folder / "adapter", answers[-2:])):
         model, processor = load_pretrained(random_model_folder, adapter=adapter)
-        for samples, found in ((asked.domain, domain), (asked.retention, retention)):
-            longest = max(len(processor.tokenizer(each.answer)["input_ids"]) for each in samples)
+        for samples, remembered in ((selection.domain, domain), (selection.retention, retention)):
+            longest = max(len(processor.tokenizer(sample.answer)["input_ids"]) for sample in samples)
             expected = generate_predictions(model, processor, samples, Decoding(max_new_tokens=longest + 4))
-            assert [each.prediction for each in expected] == found
+            assert [record.prediction for record in expected] == remembered
 
 
 def _rig(monkeypatch: pytest.MonkeyPatch, domain: list[float], retention: list[float]) -> None:
@@ -381,11 +387,11 @@ def test_the_chosen_checkpoint_is_saved_and_stands_the_contract(
     assert f"{facts['reason']}\n" in capsys.readouterr().out
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]  # the limit of one spared it
     plan = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
-    assert plan["plan"]["validation"] == "2 of 6 training samples, by group, seed 1"
+    assert plan["plan"]["validation"] == {"samples": 2, "of": 6, "seed": 1}
     if method in ("lora", "full"):  # the others are saved in another form than they are trained in
-        kept = load_file(folder / "checkpoint-2" / "trainable.safetensors")
+        checkpoint = load_file(folder / "checkpoint-2" / "trainable.safetensors")
         saved = _tensors(folder)
-        for name, tensor in kept.items():
+        for name, tensor in checkpoint.items():
             assert torch.equal(saved[name.replace(".default", "")], tensor)
 
 
@@ -410,7 +416,7 @@ def test_a_report_says_what_was_chosen_and_that_the_budget_was_exceeded(
         {"step": 1, "domain": 0.2, "retention": 0.7, "domain_n": 2, "retention_n": 2, "domain_exact_match": None},
         {"step": 2, "domain": 0.6, "retention": 0.5, "domain_n": 2, "retention_n": 2, "domain_exact_match": None},
     ]
-    assert [sorted(each) for each in curves["learning"]] == 2 * [["learning_rate", "loss", "step"]]
+    assert [sorted(entry) for entry in curves["learning"]] == 2 * [["learning_rate", "loss", "step"]]
     del curves["learning"], curves["forgetting"]
     assert curves == {
         "metric": "exact_match",
@@ -429,10 +435,10 @@ def test_an_evaluation_takes_the_samples_that_were_trained_on_for_training_sampl
     trained = {*divided["train"]["ids"]}
     switches = [f"run={folder}", "image_use=false", "max_new_tokens=4", "baselines=false"]
     report = evaluate.run(compose("evaluate", [*switches, "splits=[train,validation]"]))
-    assert {each.id for each in read_losses(report)} == trained
-    asked = read_predictions(report / "after" / "predictions.jsonl")
-    assert {each.id for each in asked if each.split == "train"} == trained
-    assert {each.id for each in asked if each.split == "validation"} == {*divided["validation"]["ids"]}
+    assert {loss.id for loss in read_losses(report)} == trained
+    records = read_predictions(report / "after" / "predictions.jsonl")
+    assert {record.id for record in records if record.split == "train"} == trained
+    assert {record.id for record in records if record.split == "validation"} == {*divided["validation"]["ids"]}
 
 
 def test_a_limit_does_not_hide_that_the_retention_set_chose_the_checkpoint(
@@ -452,7 +458,7 @@ def test_a_limit_does_not_hide_that_the_retention_set_chose_the_checkpoint(
 
 def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> None:
     log = [{"step": 5, "loss": 1.5, "learning_rate": 0.1, "epoch": 1.0}, {"step": 5, "train_runtime": 3.0}]
-    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in log))
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in log))
     (tmp_path / "run.json").write_text(json.dumps(run_record()))
     curves = curves_of(Run(tmp_path))
     assert curves["learning"] == [{"step": 5, "loss": 1.5, "learning_rate": 0.1}]
@@ -465,14 +471,14 @@ def test_a_run_that_was_not_scored_has_a_learning_curve_only(tmp_path: Path) -> 
 
 def test_the_report_admits_that_its_retention_set_was_chosen_by(few_shot_folder: Path) -> None:
     retention = load_dataset(few_shot_folder).train
-    asked = CheckpointSelection().select(dataclasses.replace(load_dataset(few_shot_folder), retention=retention))
+    selection = CheckpointSelection().select(dataclasses.replace(load_dataset(few_shot_folder), retention=retention))
     reason = {
         "reason": "kept step 2",
         "metric": "exact_match",
         "domain_split": "validation",
-        "retention": asked.retention_source,
+        "retention": selection.retention_source,
     }
-    choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "retention_sha256": asked.retention_sha256}
+    choice = {"chosen_step": 2, "warning": None, "stopped_early": False, "retention_sha256": selection.retention_sha256}
     record = ForgettingRecord(**reason, **choice)
     facts, stamps = describe_choice(record, {"retention": retention})
     assert "the retention set of this report" in str(facts["checkpoint"])
@@ -490,7 +496,7 @@ def test_a_resumed_run_has_the_curve_and_the_adapter_of_an_uninterrupted_one(con
     resumed = run(compose(overrides=[f"resume={tmp_path / 'broken'}"]))
     _assert_equal(_tensors(whole), _tensors(resumed))
     assert (resumed / "forgetting.jsonl").read_bytes() == (whole / "forgetting.jsonl").read_bytes()
-    assert [each.step for each in read_scores(resumed / "forgetting.jsonl")] == [0, 1, 2, 3, 4]
+    assert [score.step for score in read_scores(resumed / "forgetting.jsonl")] == [0, 1, 2, 3, 4]
 
 
 def test_a_budget_needs_checkpoints(configure, tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ pytestmark = [
 
 def test_every_damaged_input_is_accepted_or_refused() -> None:
     results = fuzz([name for name, area in AREAS.items() if area.is_quick], 300, seed=1)
-    assert not [each for each in results if each.is_finding], tabulate(results)
-    assert {each.outcome for each in results} == {"ok", "refused"}
+    assert not [result for result in results if result.is_finding], tabulate(results)
+    assert {result.outcome for result in results} == {"ok", "refused"}
     assert len(results) == 300
 
 
@@ -65,9 +65,9 @@ def test_the_fuzzer_notices_what_goes_wrong(tmp_path: Path) -> None:
         (tmp_path / wrong / "d" / "wrong.txt").write_text(wrong)
         (tmp_path / wrong / "case.json").write_text(json.dumps({"area": "self", "seed": "1"}))
     assert {wrong: replay(tmp_path / wrong).outcome for wrong in expected} == expected
-    kept = keep(Result(Case("self", "1", "x"), "CRASH"), tmp_path / "raise" / "d", tmp_path / "findings")
-    assert json.loads((kept / "FINDING.txt").read_text())["outcome"] == "CRASH"
-    assert replay(kept).outcome == "ZeroDivisionError"
+    finding_dir = keep(Result(Case("self", "1", "x"), "CRASH"), tmp_path / "raise" / "d", tmp_path / "findings")
+    assert json.loads((finding_dir / "FINDING.txt").read_text())["outcome"] == "CRASH"
+    assert replay(finding_dir).outcome == "ZeroDivisionError"
 
 
 def test_every_format_is_fuzzed() -> None:
@@ -135,8 +135,8 @@ def test_nor_is_it_inside_a_folder(tmp_path: Path, area: str, file: str, put: Ca
     put(tmp_path / file)
     path = tmp_path / "questions.json" if area == "vqa_v2" else tmp_path
     faults(path)
-    told = faults(path, format=area.partition("-")[0])
-    assert told or area == "imagefolder"  # whose other split is left
+    refused = faults(path, format=area.partition("-")[0])
+    assert refused or area == "imagefolder"  # whose other split is left
 
 
 def arrow(path: Path, **columns: Any) -> bytes:
@@ -151,12 +151,12 @@ def test_an_offset_of_an_arrow_table_that_leads_elsewhere(tmp_path: Path, value:
     content = arrow(tmp_path / "a.arrow")
     offsets = np.array([0, 3, 8, 12], np.int32).tobytes()
     assert content.count(offsets) == 1
-    for place in range(1, 4):
-        damaged = offsets[: 4 * place] + value.to_bytes(4, "little", signed=True) + offsets[4 * place + 4 :]
+    for index in range(1, 4):
+        damaged = offsets[: 4 * index] + value.to_bytes(4, "little", signed=True) + offsets[4 * index + 4 :]
         if damaged == offsets:
             continue
         (tmp_path / "a.arrow").write_bytes(content.replace(offsets, damaged))
-        assert "expected an Arrow table, found" in faults(tmp_path / "a.arrow") or (value, place) == (12, 2)
+        assert "expected an Arrow table, found" in faults(tmp_path / "a.arrow") or (value, index) == (12, 2)
 
 
 def test_an_arrow_table_whose_text_is_none_or_whose_rows_are_too_many(tmp_path: Path) -> None:
@@ -282,15 +282,15 @@ def test_times_of_a_light_curve_over_any_range(tmp_path: Path, times: list[str])
     lines = (tmp_path / "a.csv").read_text().splitlines()
     lines[2:4] = [f"{time},1.0" for time in times]
     (tmp_path / "a.csv").write_text("\n".join(lines))
-    told = faults(tmp_path, picture_dir=str(tmp_path / "drawn"))
-    assert "which would take a periodogram of more than 5,000,000 frequencies" in told
+    messages = faults(tmp_path, picture_dir=str(tmp_path / "drawn"))
+    assert "which would take a periodogram of more than 5,000,000 frequencies" in messages
 
 
 def test_fluxes_that_no_star_has(tmp_path: Path) -> None:
     """Their squares, and with them the spectrum, are no numbers."""
     AREAS["readers/lightcurves"].make(tmp_path)
     lines = (tmp_path / "a.csv").read_text().splitlines()
-    fluxes = [1e-290 if place % 2 else 1e28 for place in range(len(lines) - 2)]
+    fluxes = [1e-290 if index % 2 else 1e28 for index in range(len(lines) - 2)]
     fluxes[1:-1] = [1e-290] * (len(fluxes) - 2)
     lines[2:] = [f"{line.split(',')[0]},{flux}" for line, flux in zip(lines[2:], fluxes, strict=True)]
     (tmp_path / "a.csv").write_text("\n".join(lines))
@@ -308,8 +308,8 @@ def test_a_spreadsheet_that_unpacks_to_anything_or_says_that_it_is_huge(tmp_path
         "wide": re.sub(rb'ref="A1:D3"', b'ref="A1:XFD1048576"', parts[sheet]),
     }.items():
         with zipfile.ZipFile(tmp_path / f"{name}.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
-            for each, part in (parts | {sheet: content}).items():
-                archive.writestr(each, part)
+            for name, part in (parts | {sheet: content}).items():
+                archive.writestr(name, part)
     assert (tmp_path / "packed.xlsx").stat().st_size < 1_000_000
     assert "more than any spreadsheet of its size" in faults(tmp_path / "packed.xlsx")
     assert len(list(read(tmp_path / "wide.xlsx"))) == 2
@@ -319,8 +319,8 @@ def test_a_spreadsheet_that_unpacks_to_anything_or_says_that_it_is_huge(tmp_path
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\0" * 2000])
 def test_a_file_with_nothing_in_it(tmp_path: Path, format: str, content: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(content)
-    told = faults(tmp_path / "a.csv", format=format) or not list(read(tmp_path / "a.csv", format=format))
-    assert told
+    messages = faults(tmp_path / "a.csv", format=format) or not list(read(tmp_path / "a.csv", format=format))
+    assert messages
 
 
 def test_packed_files_that_unpack_to_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +382,6 @@ def test_headers_of_a_tar_shard_that_kept_its_reader_for_ever(tmp_path: Path) ->
 
 def test_a_picture_of_more_than_its_file(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
-    for place, size in ((0, 2**60), (0, -5), (-3, 5), (2**62, 4), (0, 10_000)):
+    for offset, size in ((0, 2**60), (0, -5), (-3, 5), (2**62, 4), (0, 10_000)):
         with pytest.raises(DataError, match=re.escape(str(tmp_path / "a.png"))):
-            open_image(ImageSlice(tmp_path / "a.png", place, size))
+            open_image(ImageSlice(tmp_path / "a.png", offset, size))

@@ -67,10 +67,10 @@ def test_a_record_tells_why_its_answer_ends(loaded: tuple[Any, Any], samples: li
             return ids
 
     broken = Sample(id="broken", group="broken", image=Path("none.png"), turns=samples[0].turns)
-    asked = [*samples[:3], broken]
-    records = generate_predictions(Ending(loaded[0]), loaded[1], asked, Decoding(max_new_tokens=4))
-    assert sorted(str(each.finish) for each in records) == ["None", "eos", "eos", "length"]
-    assert [each.is_cut for each in records].count(True) == 1
+    questions = [*samples[:3], broken]
+    records = generate_predictions(Ending(loaded[0]), loaded[1], questions, Decoding(max_new_tokens=4))
+    assert sorted(str(record.finish) for record in records) == ["None", "eos", "eos", "length"]
+    assert [record.is_cut for record in records].count(True) == 1
     assert records[3].finish is None
 
 
@@ -110,15 +110,17 @@ def test_an_unreadable_image_is_a_record_and_not_the_end(
 def test_draws_do_not_depend_on_the_batch(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     sampling = Sampling(temperature=1.0, draws=3)
     whole = generate_predictions(*loaded, samples, Decoding(batch_size=4, max_new_tokens=8, sampling=sampling))
-    assert [(each.id, each.draw) for each in whole] == [(each.id, draw) for each in samples for draw in range(3)]
-    assert len({each.prediction for each in whole}) > 10  # of 15: it is no greedy model
+    assert [(record.id, record.draw) for record in whole] == [
+        (sample.id, draw) for sample in samples for draw in range(3)
+    ]
+    assert len({record.prediction for record in whole}) > 10  # of 15: it is no greedy model
     for batch_size in (1, 15):
         again = generate_predictions(
             *loaded, samples, Decoding(batch_size=batch_size, max_new_tokens=8, sampling=sampling)
         )
         assert again == whole
     alone = generate_predictions(*loaded, samples[3:], Decoding(max_new_tokens=8, sampling=Sampling(temperature=1.0)))
-    assert alone == [each for each in whole if each.draw == 0][3:]
+    assert alone == [record for record in whole if record.draw == 0][3:]
     other = Sampling(temperature=1.0, draws=3, seed=2)
     assert generate_predictions(*loaded, samples, Decoding(max_new_tokens=8, sampling=other)) != whole
 
@@ -126,12 +128,12 @@ def test_draws_do_not_depend_on_the_batch(loaded: tuple[Any, Any], samples: list
 def test_a_draw_is_the_likeliest_token_after_noise(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     """Token by token, without `generate`, its cache and its batches."""
     model, processor = loaded
-    asked, sampling = samples[1], Sampling(temperature=0.8, top_k=50)
+    sample, sampling = samples[1], Sampling(temperature=0.8, top_k=50)
     record = generate_predictions(
-        model, processor, [asked], Decoding(max_new_tokens=6, sampling=sampling), split="retention"
+        model, processor, [sample], Decoding(max_new_tokens=6, sampling=sampling), split="retention"
     )[0]
-    inputs = processor(text=asked.question, return_tensors="pt")
-    ids, noise = inputs["input_ids"], sampling.processors([("retention", asked.id, 0)])
+    inputs = processor(text=sample.question, return_tensors="pt")
+    ids, noise = inputs["input_ids"], sampling.processors([("retention", sample.id, 0)])
     for _ in range(6):
         with torch.inference_mode():
             logits = model(input_ids=ids).logits[:, -1].float()
@@ -144,9 +146,9 @@ def test_a_draw_is_the_likeliest_token_after_noise(loaded: tuple[Any, Any], samp
 def test_towards_temperature_0_draws_are_the_greedy_answers(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     greedy = generate_predictions(*loaded, samples, Decoding(max_new_tokens=8))
     cold = Sampling(temperature=1e-6, draws=2)
-    found = generate_predictions(*loaded, samples, Decoding(max_new_tokens=8, sampling=cold))
-    assert [each for each in found if each.draw == 0] == greedy
-    assert [each.prediction for each in found if each.draw == 1] == [each.prediction for each in greedy]
+    records = generate_predictions(*loaded, samples, Decoding(max_new_tokens=8, sampling=cold))
+    assert [record for record in records if record.draw == 0] == greedy
+    assert [record.prediction for record in records if record.draw == 1] == [record.prediction for record in greedy]
 
 
 def test_processes_divide_what_no_earlier_call_has_answered(
@@ -177,11 +179,11 @@ def test_processes_divide_what_no_earlier_call_has_answered(
     first, second = (read_predictions(part_file(path, rank)) for rank in (0, 1))
     assert first[:3] == whole[:3]
     assert {len(first[3:]), len(second)} <= {3, 4}  # of two samples each, one of which may lack one answer only
-    assert len({each.key for each in [*first, *second]}) == len(first) + len(second)
+    assert len({record.key for record in [*first, *second]}) == len(first) + len(second)
     model = Counting(loaded[0])
     assert answer_splits(model, loaded[1], splits, path.parents[1], "after", decoding) == whole
     assert model.rows == 14 - len(first) - len(second)
-    assert [each.name for each in path.parent.glob("predictions*")] == ["predictions.jsonl"]
+    assert [file.name for file in path.parent.glob("predictions*")] == ["predictions.jsonl"]
 
 
 class Counting:

@@ -33,13 +33,13 @@ def _inputs(processor) -> dict[str, torch.Tensor]:
 
 def test_no_input_is_kept_in_float32_for_the_backward_pass(random_model_folder: Path) -> None:
     model, processor = _tuned(random_model_folder, "bfloat16")
-    kept: list[torch.Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
         model.train()(**_inputs(processor))
-    weights = {each.data_ptr() for each in model.parameters()}
-    wide = [each for each in kept if each.dtype == torch.float32 and each.data_ptr() not in weights]
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
+    wide = [tensor for tensor in saved if tensor.dtype == torch.float32 and tensor.data_ptr() not in weights]
     sizes = (model.config.text_config.hidden_size, model.config.text_config.intermediate_size)
-    assert not [each.shape for each in wide if each.shape[-1:] and each.shape[-1] in sizes]
+    assert not [tensor.shape for tensor in wide if tensor.shape[-1:] and tensor.shape[-1] in sizes]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -61,29 +61,29 @@ def test_the_update_is_that_of_float32_but_for_rounding(random_model_folder: Pat
 def test_merging_takes_the_float32_matrices(random_model_folder: Path, tmp_path: Path) -> None:
     model, processor = _tuned(random_model_folder, "bfloat16")
     folder = save(model, processor, tmp_path)
-    assert {each.dtype for each in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
+    assert {tensor.dtype for tensor in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
     loaded, _ = load_pretrained(random_model_folder, dtype="bfloat16", adapter=folder)
-    inputs = {name: each for name, each in _inputs(processor).items() if name != "labels"}
+    inputs = {name: tensor for name, tensor in _inputs(processor).items() if name != "labels"}
     with torch.no_grad():
         expected = model.eval()(**inputs).logits
         torch.testing.assert_close(loaded(**inputs).logits, expected, rtol=0, atol=0)
     own = load_pretrained(random_model_folder, dtype="bfloat16", adapter=folder)[0].merge_and_unload()
     merged, _ = merge_adapter(loaded, folder)
-    for name, each in merged.named_parameters():
-        torch.testing.assert_close(each, own.get_parameter(name), rtol=2**-7, atol=2**-9)
+    for name, parameter in merged.named_parameters():
+        torch.testing.assert_close(parameter, own.get_parameter(name), rtol=2**-7, atol=2**-9)
 
 
 def test_other_kinds_of_lora_compute_as_peft_does(random_model_folder: Path) -> None:
     model, processor = _tuned(random_model_folder, "bfloat16", use_dora=True)
     model(**_inputs(processor)).loss.backward()
-    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
 def test_in_float32_nothing_is_different(random_model_folder: Path) -> None:
     model, _ = _tuned(random_model_folder, "float32")
-    layers = [each for each in model.modules() if hasattr(each, "lora_variant")]
+    layers = [module for module in model.modules() if hasattr(module, "lora_variant")]
     assert layers
-    assert all(each.cast_input_dtype_enabled and not each.lora_variant for each in layers)
+    assert all(layer.cast_input_dtype_enabled and not layer.lora_variant for layer in layers)
 
 
 def test_a_bfloat16_run_resumes_bit_for_bit(random_model_folder: Path, few_shot_folder: Path, tmp_path: Path) -> None:
@@ -94,12 +94,12 @@ def test_a_bfloat16_run_resumes_bit_for_bit(random_model_folder: Path, few_shot_
         return train.run(compose(overrides=[*fixed, "checkpoint_selection.score_checkpoints=false", *overrides]))
 
     whole = run("whole")
-    for each in ("adapter", "checkpoint-4", "checkpoint-3"):
-        (whole / each).rename(tmp_path / each)
+    for part in ("adapter", "checkpoint-4", "checkpoint-3"):
+        (whole / part).rename(tmp_path / part)
     again = train.run(compose(overrides=[f"resume={whole}"]))
-    tensors = [load_file(each / "adapter_model.safetensors") for each in (again / "adapter", tmp_path / "adapter")]
+    tensors = [load_file(folder / "adapter_model.safetensors") for folder in (again / "adapter", tmp_path / "adapter")]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
-    assert {each.dtype for each in tensors[0].values()} == {torch.float32}
+    assert {tensor.dtype for tensor in tensors[0].values()} == {torch.float32}
     facts = json.loads((again / "run.json").read_text())
     assert facts["verified"]
     assert facts["reload_difference"] == 0.0
@@ -127,4 +127,4 @@ def test_adalora_takes_no_importance_from_gradients_that_overflow(random_model_f
         (tuned(**_inputs(processor)).loss * scale).backward()
         callback.on_optimizer_step(None, state, None, model=tuned)
         assert bool(allocator.exp_avg_ipt) == (scale == 1.0)
-    assert all(bool(each.isfinite().all()) for each in allocator.exp_avg_ipt.values())
+    assert all(bool(importance.isfinite().all()) for importance in allocator.exp_avg_ipt.values())

@@ -22,7 +22,7 @@ from vglm.model.loading import load_pretrained
 
 TINY = Path("data/visualglm_tiny")
 IMAGES = Path("data/background_synthetic/images")
-ASKED = [
+QUESTIONS = [
     ("这张图片的背景里有什么内容？", "test_000.png"),
     ("What is in the picture?", "test_001.png"),
     ("How many things are there?\nAnswer with one word.", "test_002.png"),
@@ -49,7 +49,7 @@ def shared(name: str) -> Image.Image:
 def questions() -> list[Question]:
     return [
         question(text, *([] if name is None else [shared(name)]), name=f"task/test/{row}")
-        for row, (text, name) in enumerate(ASKED)
+        for row, (text, name) in enumerate(QUESTIONS)
     ]
 
 
@@ -63,7 +63,7 @@ def samples() -> list[Sample]:
             image=None if name is None else IMAGES / name,
             language="en" if text.isascii() else "zh",
         )
-        for row, (text, name) in enumerate(ASKED)
+        for row, (text, name) in enumerate(QUESTIONS)
     ]
 
 
@@ -73,22 +73,24 @@ def samples() -> list[Sample]:
 def test_answers_are_those_of_an_evaluation(
     loaded: tuple[Any, Any], questions: list[Question], samples: list[Sample]
 ) -> None:
-    expected = [each.prediction for each in generate_predictions(*loaded, samples, Decoding(max_new_tokens=12))]
-    assert len(set(expected)) == len(ASKED)
+    expected = [
+        prediction.prediction for prediction in generate_predictions(*loaded, samples, Decoding(max_new_tokens=12))
+    ]
+    assert len(set(expected)) == len(QUESTIONS)
     for batch_size in (1, 3):
-        found = answer_questions(*loaded, questions, [{}] * len(ASKED), batch_size=batch_size, max_new_tokens=12)
-        assert found == expected
+        answers = answer_questions(*loaded, questions, [{}] * len(QUESTIONS), batch_size=batch_size, max_new_tokens=12)
+        assert answers == expected
 
 
 def test_a_placeholder_for_the_picture_is_no_part_of_the_question(loaded: tuple[Any, Any]) -> None:
     picture = shared("test_001.png")
-    asked = [question("What is in the picture?", picture), question("<image>\nWhat is in the picture?", picture)]
-    plain, marked = answer_questions(*loaded, asked, [{}] * 2, max_new_tokens=12)
+    pair = [question("What is in the picture?", picture), question("<image>\nWhat is in the picture?", picture)]
+    plain, marked = answer_questions(*loaded, pair, [{}] * 2, max_new_tokens=12)
     assert plain == marked
 
 
 def test_settings_belong_to_their_question(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
-    asked = [question(ASKED[0][0], shared("test_000.png"), name=f"task/test/{row}") for row in range(5)]
+    five = [question(QUESTIONS[0][0], shared("test_000.png"), name=f"task/test/{row}") for row in range(5)]
     whole, short = (
         generate_predictions(*loaded, samples[:1], Decoding(max_new_tokens=limit))[0].prediction for limit in (24, 2)
     )
@@ -101,8 +103,8 @@ def test_settings_belong_to_their_question(loaded: tuple[Any, Any], samples: lis
         {"max_new_tokens": 24, "until": stop, "temperature": 0},
         {"until": ["not in it"], "num_beams": 1, "top_p": None},
     ]
-    found = answer_questions(*loaded, asked, settings, batch_size=2, max_new_tokens=24)
-    assert found == [whole, short, whole[:3], whole[:3], whole]
+    answers = answer_questions(*loaded, five, settings, batch_size=2, max_new_tokens=24)
+    assert answers == [whole, short, whole[:3], whole[:3], whole]
     assert 0 < len(short) < len(whole)
 
 
@@ -119,9 +121,9 @@ def test_settings_belong_to_their_question(loaded: tuple[Any, Any], samples: lis
 def test_what_a_greedy_answer_cannot_follow_is_refused(
     loaded: tuple[Any, Any], settings: dict[str, Any], named: str
 ) -> None:
-    asked = [question("Is it red?", name=f"colours/test/{row}") for row in range(3)]
+    three = [question("Is it red?", name=f"colours/test/{row}") for row in range(3)]
     with pytest.raises(ConfigError, match=f"{named}.*, first in colours/test/1.*--gen_kwargs"):
-        answer_questions(*loaded, asked, [{}, settings, settings])
+        answer_questions(*loaded, three, [{}, settings, settings])
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -152,13 +154,13 @@ def test_a_picture_that_cannot_be_opened(
     loaded: tuple[Any, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    asked = [question("图里有什么？", str(tmp_path / "bad.png"), name="a/test/0"), question("图里有什么？", name="b")]
-    answers = answer_questions(*loaded, asked, [{}] * 2)
+    pair = [question("图里有什么？", str(tmp_path / "bad.png"), name="a/test/0"), question("图里有什么？", name="b")]
+    answers = answer_questions(*loaded, pair, [{}] * 2)
     assert answers[0] == ""
     assert answers[1]
     assert [message[:28] for message in caplog.messages] == ["1 of 2 answers are empty: im"]
     with pytest.raises(DataError, match="pictures of a/test/0 cannot be opened"):
-        score_continuations(*loaded, asked, ["是", "是"])
+        score_continuations(*loaded, pair, ["是", "是"])
 
 
 def test_few_pictures_are_open_at_once(loaded: tuple[Any, Any]) -> None:
@@ -175,8 +177,8 @@ def test_few_pictures_are_open_at_once(loaded: tuple[Any, Any]) -> None:
 
         return open_visuals
 
-    asked = [Question(f"task/test/{row}", f"问题{row}？", opening(row)) for row in range(30)]
-    answer_questions(*loaded, asked, [{}] * 30, batch_size=2, max_new_tokens=1)
+    thirty = [Question(f"task/test/{row}", f"问题{row}？", opening(row)) for row in range(30)]
+    answer_questions(*loaded, thirty, [{}] * 30, batch_size=2, max_new_tokens=1)
     assert 1 < most <= 2 * (2 * BATCHES_IN_MEMORY)  # a chunk, and what the one before it has left behind
 
 
@@ -197,23 +199,25 @@ def test_likelihoods_are_those_of_the_choices(
     loaded: tuple[Any, Any], questions: list[Question], samples: list[Sample]
 ) -> None:
     choices = ["沙滩上", "A red ball.", "no"]
-    expected = [score for each in score_choices(*loaded, samples, choices) for score in each]
-    asked = [each for each in questions for _ in choices]
-    found = score_continuations(*loaded, asked, [f" {choice}" for choice in choices] * len(questions), batch_size=2)
-    for score, likelihood in zip(expected, found, strict=True):
+    expected = [score for scores in score_choices(*loaded, samples, choices) for score in scores]
+    repeated = [one for one in questions for _ in choices]
+    likelihoods = score_continuations(
+        *loaded, repeated, [f" {choice}" for choice in choices] * len(questions), batch_size=2
+    )
+    for score, likelihood in zip(expected, likelihoods, strict=True):
         assert math.isclose(likelihood.log_likelihood, score.log_likelihood, rel_tol=1e-5)
-    reversed_order = score_continuations(*loaded, asked[::-1], choices[::-1] * len(questions), batch_size=2)
-    for likelihood, other in zip(found, reversed_order[::-1], strict=True):
+    reversed_order = score_continuations(*loaded, repeated[::-1], choices[::-1] * len(questions), batch_size=2)
+    for likelihood, other in zip(likelihoods, reversed_order[::-1], strict=True):
         assert math.isclose(likelihood.log_likelihood, other.log_likelihood, rel_tol=1e-5)
 
 
 def test_only_the_whole_greedy_answer_is_greedy(loaded: tuple[Any, Any], questions: list[Question]) -> None:
     answer = answer_questions(*loaded, questions[:1], [{}])[0]
-    given = [answer, answer[:-2], f"{answer}再见。", "是", answer]
-    found = score_continuations(*loaded, questions[:1] * 5, given)
-    assert [each.is_greedy for each in found] == [True, False, False, False, True]
-    assert found[-1] == found[0]
-    assert max(each.log_likelihood for each in found) == found[0].log_likelihood
+    continuations = [answer, answer[:-2], f"{answer}再见。", "是", answer]
+    results = score_continuations(*loaded, questions[:1] * 5, continuations)
+    assert [result.is_greedy for result in results] == [True, False, False, False, True]
+    assert results[-1] == results[0]
+    assert max(result.log_likelihood for result in results) == results[0].log_likelihood
 
 
 # --- lmms-eval --------------------------------------------------------------------------------------------------------
@@ -279,7 +283,8 @@ def test_lmms_eval_gets_the_same_answers_and_likelihoods(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     choices = ["海面上。", "沙滩上。", "In the snow."]
     likeliest = [
-        max(each, key=lambda score: score.log_likelihood).choice for each in score_choices(*loaded, samples, choices)
+        max(scores, key=lambda score: score.log_likelihood).choice
+        for scores in score_choices(*loaded, samples, choices)
     ]
     gold = [choices.index(choice) for choice in likeliest]
     gold[-1] = (gold[-1] + 1) % 3  # one is to be counted as wrong
@@ -302,7 +307,9 @@ def test_lmms_eval_gets_the_same_answers_and_likelihoods(
         bootstrap_iters=0,
     )
     answers = sorted(results["samples"]["vglm_answer"], key=lambda row: row["doc_id"])
-    expected = [each.prediction for each in generate_predictions(*loaded, samples, Decoding(max_new_tokens=12))]
+    expected = [
+        prediction.prediction for prediction in generate_predictions(*loaded, samples, Decoding(max_new_tokens=12))
+    ]
     assert [row["filtered_resps"][0] for row in answers] == expected
     assert results["results"]["vglm_choose"]["acc,none"] == pytest.approx(4 / 5)
 

@@ -27,11 +27,11 @@ def test_an_exact_copy_in_a_wider_type_is_the_same(numbers, dtype, algorithm) ->
 def test_the_types_that_hold_all_numbers_agree(numbers, data) -> None:
     wide = torch.tensor(numbers, dtype=torch.float32)
     same = [wide.to(dtype) for dtype in HALVES if torch.equal(wide.to(dtype).float(), wide)]
-    assert {describe(each) for each in same} <= {describe(wide)}
+    assert {describe(number) for number in same} <= {describe(wide)}
     if numbers:
-        place = data.draw(st.integers(0, len(numbers) - 1))
+        index = data.draw(st.integers(0, len(numbers) - 1))
         other = wide.clone()
-        other[place] = 3.0 if wide[place] != 3.0 else 4.0
+        other[index] = 3.0 if wide[index] != 3.0 else 4.0
         assert describe(other) != describe(wide)
 
 
@@ -68,4 +68,4 @@ def test_views_are_hashed_as_what_they_show() -> None:
 
 def test_jobs_keep_their_order() -> None:
     jobs: list[Callable[[], dict[str, str]]] = [lambda i=i: {str(i): ""} for i in range(50)]  # type: ignore[misc]
-    assert [list(each) for each in in_threads(jobs)] == [[str(i)] for i in range(50)]
+    assert [list(numbers) for numbers in in_threads(jobs)] == [[str(i)] for i in range(50)]

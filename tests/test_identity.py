@@ -39,7 +39,7 @@ def test_weight_hash_sees_names_shapes_and_every_value() -> None:
     with torch.no_grad():
         nudged.bias[1] += 1e-6
         flat.weight = nn.Parameter(flat.weight.reshape(3, 2))
-    digests = [hash_weights(each) for each in (nudged, flat, linear().bfloat16(), nn.Sequential(linear()))]
+    digests = [hash_weights(module) for module in (nudged, flat, linear().bfloat16(), nn.Sequential(linear()))]
     assert hash_weights(same) == hash_weights(linear())
     assert hash_weights(linear().half()) == hash_weights(linear().half().float())
     assert len({hash_weights(same), *digests}) == 5

@@ -41,7 +41,7 @@ def red(value: int) -> Image.Image:
 
 
 def reds(samples: Sequence[Sample]) -> list[int]:
-    return [each.image.getpixel((0, 0))[0] for each in samples]  # type: ignore[union-attr, index, misc]
+    return [shown.image.getpixel((0, 0))[0] for shown in samples]  # type: ignore[union-attr, index, misc]
 
 
 def colours(names: list[int]) -> list[Sample]:
@@ -56,16 +56,16 @@ def test_shuffled_images_are_always_other_images(names: list[int], seed: int) ->
             shuffle_images(before, seed)
         return
     after = shuffle_images(before, seed)
-    pixels = [[each.image.getpixel((0, 0)) for each in rows] for rows in (before, after)]  # type: ignore[union-attr]
+    pixels = [[row.image.getpixel((0, 0)) for row in rows] for rows in (before, after)]  # type: ignore[union-attr]
     assert all(old != new for old, new in zip(*pixels, strict=True))
     assert sorted(pixels[0]) == sorted(pixels[1])
-    assert [each.turns for each in before] == [each.turns for each in after]
-    assert [id(each.image) for each in after] == [id(each.image) for each in shuffle_images(before, seed)]
+    assert [row.turns for row in before] == [row.turns for row in after]
+    assert [id(row.image) for row in after] == [id(row.image) for row in shuffle_images(before, seed)]
 
 
 def test_shuffling_follows_the_seed_and_leaves_text_alone(tmp_path: Path) -> None:
     rows = [*colours(list(range(20))), sample("text", None, "你好"), sample("absent", tmp_path / "no.png", "？")]
-    orders = {tuple(id(each.image) for each in shuffle_images(rows, seed)) for seed in range(5)}
+    orders = {tuple(id(row.image) for row in shuffle_images(rows, seed)) for seed in range(5)}
     assert len(orders) > 1
     assert shuffle_images(rows, 0)[20:] == rows[20:]
 
@@ -89,10 +89,10 @@ def test_a_neighbour_has_the_same_answer_and_another_image_of_another_group(tmp_
         sample("f", tmp_path / "no.png", answer="海"),
         sample("text", None, answer="海"),
     ]
-    found = neighbour_images(rows, rows, seed=1)
-    assert [each.id for each in found] == ["a", "b", "c"]
-    assert reds(found) == [2, 1, 2]
-    twins = [replace(each, group="one patient") for each in rows[:2]]
+    neighbours = neighbour_images(rows, rows, seed=1)
+    assert [row.id for row in neighbours] == ["a", "b", "c"]
+    assert reds(neighbours) == [2, 1, 2]
+    twins = [replace(row, group="one patient") for row in rows[:2]]
     assert neighbour_images(twins, twins, seed=1) == []
 
 
@@ -100,13 +100,13 @@ def test_controls_are_drawn_by_seed_and_only_from_questions_about_images() -> No
     rows = [sample(str(index), red(index), answer=str(index % 2)) for index in range(30)] + [sample("text", None)]
     controls = image_controls(rows, max_samples=8, seed=1)
     assert [control.arm.label for control in controls] == ["blank", "shuffled", "neighbour"]
-    names = [[each.id for each in control.samples] for control in controls]
+    names = [[shown.id for shown in control.samples] for control in controls]
     assert len(names[0]) == 8
     assert "text" not in names[0]
     assert names[0] == names[1] == names[2]
     assert names[0] == sorted(names[0], key=int)
     assert image_controls(rows, max_samples=8, seed=1)[2] == controls[2]
-    assert [each.id for each in image_controls(rows, max_samples=8, seed=2)[0].samples] != names[0]
+    assert [shown.id for shown in image_controls(rows, max_samples=8, seed=2)[0].samples] != names[0]
     assert controls[0].of("before").arm.label == "before-blank"
 
 
@@ -117,7 +117,7 @@ def test_controls_that_the_data_does_not_allow_are_left_out() -> None:
     assert make_controls({"retention": same}, 9, True, 1) == ()
     (text_only,) = make_controls({"test": same}, 0, True, 1)
     assert (text_only.arm.label, text_only.is_for_candidate) == ("text-only", True)
-    assert [each.image for each in text_only.samples] == [None] * 3
+    assert [shown.image for shown in text_only.samples] == [None] * 3
     with pytest.raises(ConfigError, match="image_use_samples must be a positive integer, got -1"):
         make_controls({"test": same}, -1, True, 1)
 
@@ -126,13 +126,13 @@ def test_controls_that_the_data_does_not_allow_are_left_out() -> None:
 def scenes() -> list[Sample]:
     """Twenty questions about images that the tiny model answers well."""
     retention = load_dataset(repo_root() / "data" / "background_synthetic", retention="probe.json").retention
-    return [each for each in retention if each.image is not None and each.meta["kind"] in ("place", "colour")][:20]
+    return [scene for scene in retention if scene.image is not None and scene.meta["kind"] in ("place", "colour")][:20]
 
 
 def answers(loaded: tuple[Any, Any], scenes: list[Sample]) -> tuple[list[Prediction], dict[str, list[Prediction]]]:
     controls: tuple[Control, ...] = image_controls(scenes, max_samples=12, seed=1)
-    asked = {control.arm.label: generate_predictions(*loaded, control.samples) for control in controls}
-    return generate_predictions(*loaded, scenes), asked
+    controlled = {control.arm.label: generate_predictions(*loaded, control.samples) for control in controls}
+    return generate_predictions(*loaded, scenes), controlled
 
 
 def visual_gains(
@@ -174,8 +174,10 @@ def test_a_model_that_looks_gains_by_the_image_and_one_that_does_not_gains_nothi
 
 
 def test_draws_are_paired_and_a_question_counts_once(tmp_path: Path) -> None:
-    asked = [replace(unanswered(sample(name, None), "test"), draw=draw) for name in "ab" for draw in range(2)]
-    true = [replace(each, prediction=each.reference) for each in asked]
-    control = [replace(each, prediction=each.reference if each.key == ("test", "a", 1) else "?") for each in asked]
+    records = [replace(unanswered(sample(name, None), "test"), draw=draw) for name in "ab" for draw in range(2)]
+    true = [replace(record, prediction=record.reference) for record in records]
+    control = [
+        replace(record, prediction=record.reference if record.key == ("test", "a", 1) else "?") for record in records
+    ]
     gain = visual_gains(true, {"shuffled": control[::-1]}, "exact_match", tmp_path)["shuffled"]
     assert (gain.n, gain.groups, gain.before, gain.after, gain.difference) == (2, 2, 0.25, 1.0, 0.75)

@@ -102,11 +102,11 @@ def test_a_picture_in_memory_needs_no_file() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "tiff", "bmp"])
-@pytest.mark.parametrize("kept", [0.0, 0.05, 0.5])
-def test_a_file_cut_off_is_refused_by_name(tmp_path: Path, suffix: str, kept: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.05, 0.5])
+def test_a_file_cut_off_is_refused_by_name(tmp_path: Path, suffix: str, fraction: float) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = save(tmp_path / f"cut.{suffix}", Image.fromarray(noise))
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
     with pytest.raises(DataError, match=rf"cut\.{suffix} is (no picture that can be read|damaged or cut off)"):
         open_image(path)
 

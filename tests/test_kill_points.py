@@ -19,7 +19,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.mark.parametrize("name", ["report", "score", "convert", "merge"])
 def test_a_killed_command_goes_on_as_if_nothing_had_happened(bench: Bench, name: str) -> None:
-    (case,) = (each for each in CASES if each.name == name)
+    (case,) = (case for case in CASES if case.name == name)
     generator = random.Random(name)
     for _ in range(2 if name == "report" else 1):
         when, wrong = bench.kill(case, generator)
@@ -28,5 +28,5 @@ def test_a_killed_command_goes_on_as_if_nothing_had_happened(bench: Bench, name:
 
 def test_what_is_left_over_or_missing_is_seen(tmp_path: Path) -> None:
     assert differences({"a": "1", "b": "2"}, {"a": "1", "b": "2"}) == []
-    found = differences({"a": "1", "b": "3", ".b.partial": "4"}, {"a": "1", "b": "2", "c": "5"})
-    assert found == ["missing: c", "left over: .b.partial", "other: b"]
+    actual = differences({"a": "1", "b": "3", ".b.partial": "4"}, {"a": "1", "b": "2", "c": "5"})
+    assert actual == ["missing: c", "left over: .b.partial", "other: b"]

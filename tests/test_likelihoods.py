@@ -48,30 +48,30 @@ def test_choices_score_as_their_tokens_one_by_one(loaded: tuple[Any, Any], sampl
     choices = ["是", "否。", "这张图片的背景是一片森林。", ""]
     scores = score_choices(model, processor, samples, choices, batch_size=3)
     assert [[score.choice for score in row] for row in scores] == [choices] * len(samples)
-    for asked, row in zip(samples, scores, strict=True):
+    for sample, row in zip(samples, scores, strict=True):
         for score in row:
-            expected = one_by_one(model, processor, asked, score.choice)
+            expected = one_by_one(model, processor, sample, score.choice)
             assert score.tokens == len(expected)
             assert score.log_likelihood == pytest.approx(math.fsum(expected), abs=1e-4)
             assert score.per_token == pytest.approx(math.fsum(expected) / len(expected), abs=1e-4)
         assert math.fsum(math.exp(score.log_likelihood) for score in row) <= 1  # they exclude each other
 
 
-def one_by_one(model: Any, processor: Any, asked: Sample, choice: str) -> list[float]:
+def one_by_one(model: Any, processor: Any, sample: Sample, choice: str) -> list[float]:
     """The log-probability of each token after everything before it, each from a call of its own without padding."""
-    image = None if asked.image is None else open_image(asked.image)
+    image = None if sample.image is None else open_image(sample.image)
     inputs = processor(
-        images=image, text=asked.question, history=asked.history, language=asked.language, return_tensors="pt"
+        images=image, text=sample.question, history=sample.history, language=sample.language, return_tensors="pt"
     )
     ids = inputs.pop("input_ids")
     inputs.pop("attention_mask")
-    found = []
+    log_probabilities = []
     for token in [*processor.tokenizer.encode_plain(choice), processor.tokenizer.eos_token_id]:
         with torch.inference_mode():
             logits = model(input_ids=ids, **inputs).logits[0, -1].double()
-        found.append(float(logits.log_softmax(-1)[token]))
+        log_probabilities.append(float(logits.log_softmax(-1)[token]))
         ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
-    return found
+    return log_probabilities
 
 
 def test_an_answer_is_its_tokens_and_the_end(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
@@ -131,21 +131,23 @@ def test_choices_may_differ_between_questions(loaded: tuple[Any, Any], samples: 
 
 
 def records_of(samples: Sequence[Sample]) -> list[Prediction]:
-    return [replace(unanswered(each, "test"), prediction="好") for each in samples]
+    return [replace(unanswered(sample, "test"), prediction="好") for sample in samples]
 
 
 def test_records_get_what_their_questions_offer(loaded: tuple[Any, Any], samples: list[Sample]) -> None:
     records = records_of(samples)
     scored = add_likelihoods(*loaded, {"test": samples, "retention": samples}, records, "sample")
-    assert [list(each.likelihoods) for each in scored] == [list(each.meta.get("choices", ())) for each in samples]
+    assert [list(record.likelihoods) for record in scored] == [
+        list(sample.meta.get("choices", ())) for sample in samples
+    ]
     assert scored[0].meta["choices"] == '["沙滩。", "一片森林。", "雪"]'
-    assert [replace(each, likelihoods={}) for each in scored] == records
+    assert [replace(record, likelihoods={}) for record in scored] == records
     for choice, value in scored[0].likelihoods.items():
         assert value == pytest.approx(math.fsum(one_by_one(*loaded, samples[0], choice)), abs=1e-4)
     everyone = add_likelihoods(*loaded, {"test": samples, "retention": samples}, records, ["是", "否"])
-    assert all(list(each.likelihoods) == ["是", "否"] for each in everyone)
+    assert all(list(record.likelihoods) == ["是", "否"] for record in everyone)
     assert add_likelihoods(*loaded, {"test": samples, "retention": samples}, records, None) == records
-    retention = [replace(each, split="retention") for each in records]
+    retention = [replace(record, split="retention") for record in records]
     assert add_likelihoods(*loaded, {"test": samples, "retention": samples}, retention, ["是", "否"]) == retention
 
 
@@ -166,20 +168,21 @@ def test_scored_records_are_not_scored_again(loaded: tuple[Any, Any], samples: l
     assert read_predictions(path) == whole
     text = path.read_bytes()
     plain = [json.loads(line) | {"likelihoods": {}} for line in text.splitlines()]
-    path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in plain), encoding="utf-8")
-    kept = [
-        json.dumps({"split": "test", "id": each.id, "likelihoods": dict(each.likelihoods)}, ensure_ascii=False) + "\n"
-        for each in whole[:3]
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in plain), encoding="utf-8")
+    score_lines = [
+        json.dumps({"split": "test", "id": record.id, "likelihoods": dict(record.likelihoods)}, ensure_ascii=False)
+        + "\n"
+        for record in whole[:3]
     ]
     own, other = path.with_name("likelihoods.jsonl"), path.with_name("likelihoods.1.jsonl")
-    own.write_text(kept[0] + kept[2][:-9], encoding="utf-8")  # the last line was cut off by a kill
-    other.write_text(kept[1], encoding="utf-8")  # of another process
+    own.write_text(score_lines[0] + score_lines[2][:-9], encoding="utf-8")  # the last line was cut off by a kill
+    other.write_text(score_lines[1], encoding="utf-8")  # of another process
     model = Counting(loaded[0])
     again = answer_splits(model, loaded[1], splits, tmp_path, "before", Decoding(max_new_tokens=2, choices="sample"))
     assert model.rows == 4  # those of the third and of the last question; nothing is generated
-    assert [each.likelihoods.keys() for each in again] == [each.likelihoods.keys() for each in whole]
-    assert [each.likelihoods for each in again[:2]] == [each.likelihoods for each in whole[:2]]
-    assert sorted(each.name for each in path.parent.iterdir()) == ["predictions.jsonl", "seconds.0.jsonl"]
+    assert [record.likelihoods.keys() for record in again] == [record.likelihoods.keys() for record in whole]
+    assert [record.likelihoods for record in again[:2]] == [record.likelihoods for record in whole[:2]]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["predictions.jsonl", "seconds.0.jsonl"]
     model = Counting(loaded[0])
     assert (
         answer_splits(model, loaded[1], splits, tmp_path, "before", Decoding(max_new_tokens=2, choices="sample"))
@@ -200,9 +203,9 @@ def test_processes_keep_what_they_score_apart(loaded: tuple[Any, Any], samples: 
         assert path.with_name(f"likelihoods.{rank}.jsonl").is_file()
     model = Counting(loaded[0])
     path = tmp_path / "predictions.jsonl"
-    found = add_likelihoods(model, loaded[1], {"test": samples}, records, "sample", path=path)
+    scored = add_likelihoods(model, loaded[1], {"test": samples}, records, "sample", path=path)
     assert model.rows == 0  # the main process reads what all have scored
-    for one, two in zip(found, whole, strict=True):
+    for one, two in zip(scored, whole, strict=True):
         assert one.likelihoods == pytest.approx(two.likelihoods, abs=1e-4)
     forget_likelihoods(path)
     assert list(tmp_path.iterdir()) == []
@@ -222,12 +225,12 @@ def test_bad_choices_are_refused(samples: list[Sample]) -> None:
 
 def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: Path) -> None:
     """From questions with choices in the data to likelihoods, calibration and a report, for arms and controls."""
-    asked = SceneDialogues(6, seed=3, mixture={"yes_no": 1.0}, size=28)[:]
+    scenes = SceneDialogues(6, seed=3, mixture={"yes_no": 1.0}, size=28)[:]
     rows = []
-    for place, each in enumerate(asked):
-        assert isinstance(each.image, Image.Image)
-        each.image.save(tmp_path / f"{place}.png")
-        rows.append({"img": f"{place}.png", "prompt": each.question, "label": each.answer, **dict(each.meta)})
+    for index, scene in enumerate(scenes):
+        assert isinstance(scene.image, Image.Image)
+        scene.image.save(tmp_path / f"{index}.png")
+        rows.append({"img": f"{index}.png", "prompt": scene.question, "label": scene.answer, **dict(scene.meta)})
     for name, part in (("train", rows[:2]), ("test", rows[2:])):
         (tmp_path / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
     overrides = ["model=visualglm_tiny", f"model.path_or_id={random_model_folder}", "splits=[test]"]
@@ -237,11 +240,13 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
     folder = evaluate.run(compose("evaluate", overrides))
     model, processor = load_pretrained(random_model_folder)
     for path in sorted(folder.glob("*/predictions.jsonl")):
-        for found in read_predictions(path):
-            assert set(found.likelihoods) == set(json.loads(str(found.meta["choices"])))
-    for place, found in enumerate(read_predictions(folder / "true" / "predictions.jsonl")):
-        shown = question_about(found.id, tmp_path / f"{place + 2}.png", found.question, language=found.language)
-        for choice, value in found.likelihoods.items():
+        for prediction in read_predictions(path):
+            assert set(prediction.likelihoods) == set(json.loads(str(prediction.meta["choices"])))
+    for index, prediction in enumerate(read_predictions(folder / "true" / "predictions.jsonl")):
+        shown = question_about(
+            prediction.id, tmp_path / f"{index + 2}.png", prediction.question, language=prediction.language
+        )
+        for choice, value in prediction.likelihoods.items():
             assert value == pytest.approx(math.fsum(one_by_one(model, processor, shown, choice)), abs=1e-4)
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]
     assert {"likelihood_accuracy", "brier_score", "expected_calibration_error"} <= content["scores"].keys()
@@ -249,7 +254,7 @@ def test_an_evaluation_of_yes_no_questions(random_model_folder: Path, tmp_path: 
     assert {arm: table["n"] for arm, table in content["calibration"].items()} == {"shuffled": 4, "true": 4}
     assert "choices" not in content["slices"]
     baselines = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
-    named = {str(each["name"]): set(each["scores"]) for each in baselines}
+    named = {str(baseline["name"]): set(baseline["scores"]) for baseline in baselines}
     assert "likelihood_accuracy" in named["text only"]
     assert "likelihood_accuracy" not in named["majority class"]  # a rule has no likelihoods
     with pytest.raises(ConfigError, match="choices must be null, sample"):
@@ -260,5 +265,5 @@ def test_without_choices_nothing_is_scored(loaded: tuple[Any, Any], samples: lis
     model = Counting(loaded[0])
     records = answer_splits(model, loaded[1], {"test": samples}, tmp_path, "a", Decoding(max_new_tokens=2))
     assert model.rows == 0
-    assert [each.likelihoods for each in records] == [{}] * 5
+    assert [record.likelihoods for record in records] == [{}] * 5
     assert records == generate_predictions(*loaded, samples, Decoding(max_new_tokens=2))

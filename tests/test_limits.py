@@ -91,16 +91,18 @@ def test_settings_that_no_model_needs(
 
 
 def test_patterns_of_what_is_not_quantised_are_names(changed: Callable[..., Path]) -> None:
-    asked = {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_skip_modules": ["(a+)+$"]}
-    _refused(changed(CONFIG, "quantization_config", asked), "llm_int8_skip_modules must be a list of names of modules")
+    quantization = {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_skip_modules": ["(a+)+$"]}
+    _refused(
+        changed(CONFIG, "quantization_config", quantization), "llm_int8_skip_modules must be a list of names of modules"
+    )
 
 
 def test_code_that_is_named_is_not_run(changed: Callable[..., Path]) -> None:
     folder = changed(CONFIG, "auto_map", {"AutoConfig": "payload.Config", "AutoModel": "payload.Model"})
-    for place in (folder, folder / "custom_generate"):
-        place.mkdir(exist_ok=True)
+    for directory in (folder, folder / "custom_generate"):
+        directory.mkdir(exist_ok=True)
         for name in ("payload.py", "generate.py"):
-            (place / name).write_text(f"open({str(folder / 'run')!r}, 'w')")
+            (directory / name).write_text(f"open({str(folder / 'run')!r}, 'w')")
     shutil.copy(folder / CONFIG, folder / "adapter_config.json")
     load_pretrained(folder)
     assert not (folder / "run").exists()
@@ -151,7 +153,7 @@ VALUES = st.recursive(
     | st.integers()
     | st.floats()
     | st.sampled_from([10**9, 10**400, "", "x", "(a+)+$", "../x", "a/b:c", "float16", "eager"]),
-    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=5), each, max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
     max_leaves=5,
 )
 
@@ -162,12 +164,10 @@ def test_whatever_the_settings_say(data: st.DataObject, random_model_folder: Pat
     folder = Path(shutil.copytree(random_model_folder, tmp_path / "copy", dirs_exist_ok=True))
     file = folder / data.draw(st.sampled_from([CONFIG, CONFIG, GENERATION, PROCESSOR, TOKENIZER]))
     content = json.loads(file.read_text("utf-8"))
-    places = [content, *(each for each in content.values() if isinstance(each, dict))]
-    place = data.draw(st.sampled_from(places))
-    keys = st.sampled_from(
-        [*sorted(place), "num_labels", "quantization_config", "_attn_implementation", "pruned_heads"]
-    )
-    place.update(data.draw(st.dictionaries(keys, VALUES, min_size=1, max_size=2)))
+    parts = [content, *(value for value in content.values() if isinstance(value, dict))]
+    part = data.draw(st.sampled_from(parts))
+    keys = st.sampled_from([*sorted(part), "num_labels", "quantization_config", "_attn_implementation", "pruned_heads"])
+    part.update(data.draw(st.dictionaries(keys, VALUES, min_size=1, max_size=2)))
     file.write_text(json.dumps(content))
     try:
         open_checkpoint(folder)

@@ -20,7 +20,7 @@ from vglm.model import loading
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.conversion import HUGGING_FACE, SAT, SourceLayout, key_map
 from vglm.model.export import convert
-from vglm.model.loading import default_device, describe_place, load_pretrained, save_native
+from vglm.model.loading import default_device, describe_device, load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 
 INDEX = "pytorch_model.bin.index.json"
@@ -569,10 +569,10 @@ def test_a_model_goes_where_its_process_computes(random_model_folder: Path, monk
     monkeypatch.setattr(PartialState, "_shared_state", {})  # no choice was made in this process
     assert default_device() == torch.device("cpu")  # ACCELERATE_USE_CPU, see conftest
     monkeypatch.delenv("ACCELERATE_USE_CPU")
-    found = torch.accelerator.current_accelerator(check_available=True)
-    assert default_device().type == ("cpu" if found is None else found.type)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    assert default_device().type == ("cpu" if accelerator is None else accelerator.type)
     PartialState(cpu=True)  # as trainer.use_cpu has it
     assert default_device() == torch.device("cpu")
     model, _ = load_pretrained(random_model_folder, dtype="bfloat16", quantization="nf4")
     assert model.device == default_device()
-    assert describe_place(model) == "bfloat16 on cpu, quantised to nf4"
+    assert describe_device(model) == "bfloat16 on cpu, quantised to nf4"

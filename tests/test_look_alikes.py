@@ -50,12 +50,12 @@ def test_edited_training_pictures_are_found_and_others_are_not(
 ) -> None:
     learned = [scene(seed) for seed in range(12)]
     tested = [scene(100), edit(learned[7]), scene(101)]
-    copies = find_copies([thumbnail(each) for each in tested], [thumbnail(each) for each in learned])
-    assert [(each.tested, each.learned, each.how) for each in copies] == [(1, 7, how)]
+    copies = find_copies([thumbnail(picture) for picture in tested], [thumbnail(picture) for picture in learned])
+    assert [(copy.tested, copy.learned, copy.how) for copy in copies] == [(1, 7, how)]
     back = find_copies(
-        [thumbnail(each) for each in learned], [thumbnail(each) for each in tested]
+        [thumbnail(picture) for picture in learned], [thumbnail(picture) for picture in tested]
     )  # the other way round
-    assert [(each.tested, each.learned) for each in back] == [(7, 1)]
+    assert [(copy.tested, copy.learned) for copy in back] == [(7, 1)]
 
 
 def test_a_scene_with_another_subject_is_no_copy() -> None:
@@ -97,24 +97,26 @@ def test_a_search_is_made_once_and_what_could_not_be_searched_is_stamped(
     assert (again.look_alikes, again.image_hashes) == ([], first.image_hashes)
 
     monkeypatch.setattr("vglm.data.look_alikes.MAX_CROPPED_PAIRS", 15)
-    assert [each.text for each in unsearched_stamps(again, {"test": again.test})] == ["CROPS NOT SEARCHED"]
+    assert [stamp.text for stamp in unsearched_stamps(again, {"test": again.test})] == ["CROPS NOT SEARCHED"]
     (tmp_path / "test.json").write_text(json.dumps([{"prompt": "2+2?", "label": "4"}, *rows]), encoding="utf-8")
     led_by_text = load_dataset(tmp_path)
     assert led_by_text.test[0].image is None
-    assert [each.text for each in unsearched_stamps(led_by_text, {"test": led_by_text.test})] == ["CROPS NOT SEARCHED"]
+    assert [stamp.text for stamp in unsearched_stamps(led_by_text, {"test": led_by_text.test})] == [
+        "CROPS NOT SEARCHED"
+    ]
     monkeypatch.setattr("vglm.data.look_alikes.MAX_PAIRS", 15)
     (stamp,) = unsearched_stamps(again, {"test": again.test})
     assert stamp.text == "LOOK-ALIKES NOT SEARCHED"
-    said = translate(stamp.detail)
-    assert "by equal pixels only" in said.en
-    assert "只按像素是否相同" in said.zh
+    detail = translate(stamp.detail)
+    assert "by equal pixels only" in detail.en
+    assert "只按像素是否相同" in detail.zh
 
 
 def test_without_crops_whole_pictures_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     learned = [thumbnail(scene(seed)) for seed in range(12)]
     monkeypatch.setattr("vglm.data.look_alikes.MAX_CROPPED_PAIRS", 1)
-    found = find_copies([thumbnail(ImageOps.mirror(scene(3))), thumbnail(compressed(scene(5)))], learned)
-    assert [(each.tested, each.learned, each.how) for each in found] == [(0, 3, "flipped"), (1, 5, "re-encoded")]
+    copies = find_copies([thumbnail(ImageOps.mirror(scene(3))), thumbnail(compressed(scene(5)))], learned)
+    assert [(copy.tested, copy.learned, copy.how) for copy in copies] == [(0, 3, "flipped"), (1, 5, "re-encoded")]
 
 
 def test_a_data_set_tells_its_look_alikes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,8 +128,8 @@ def test_a_data_set_tells_its_look_alikes(tmp_path: Path, caplog: pytest.LogCapt
         (tmp_path / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
     splits = load_dataset(tmp_path)
     assert splits.look_alikes is not None
-    found = {(each.tested.id, each.learned.id, each.how) for each in splits.look_alikes}
-    assert found == {("test.json#1", "train.json#2", "flipped"), ("test.json#3", "train.json#1", "same pixels")}
+    look_alikes = {(pair.tested.id, pair.learned.id, pair.how) for pair in splits.look_alikes}
+    assert look_alikes == {("test.json#1", "train.json#2", "flipped"), ("test.json#3", "train.json#1", "same pixels")}
     with caplog.at_level(logging.WARNING):
         splits.refuse_leakage(allow=True)
     assert (

@@ -39,14 +39,14 @@ def make_adapter(random_model_folder: Path, tmp_path: Path):
 
 def test_components_that_train_in_full_merge_and_are_measured(make_adapter, random_model_folder: Path) -> None:
     parts = ["vision=full", "qformer=lora", "projection=full", "language_model=lora"]
-    adapter, batch, expected = make_adapter(_lora("method=components", *(f"method.{each}" for each in parts)))
+    adapter, batch, expected = make_adapter(_lora("method=components", *(f"method.{part}" for part in parts)))
     base, _ = load_pretrained(random_model_folder)
-    untouched = {name: each.clone() for name, each in base.state_dict().items()}
+    untouched = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     merged, updates = merge_adapter(attach_adapter(base, adapter), adapter)
     assert relative_difference(answer_logits(merged, batch), expected) < 1e-5
     state = merged.state_dict()
     assert state.keys() == untouched.keys()
-    moved = {name for name, each in untouched.items() if not torch.equal(each, state[name])}
+    moved = {name for name, tensor in untouched.items() if not torch.equal(tensor, state[name])}
     matrices = {name.removesuffix(".weight") for name in moved if untouched[name].ndim > 1}
     assert matrices == {name.removesuffix(".weight") for name in updates}
     assert "model.query_tokens" not in moved
@@ -102,7 +102,7 @@ def test_variants_of_lora_merge_exactly_and_are_measured_from_the_base(
 ) -> None:
     adapter, batch, expected = make_adapter(_lora(*VARIANTS[variant]))
     base, _ = load_pretrained(random_model_folder)
-    untouched = {name: each.clone() for name, each in base.state_dict().items()}
+    untouched = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     merged, updates = merge_adapter(attach_adapter(base, adapter), adapter)
     assert relative_difference(answer_logits(merged, batch), expected) < 1e-5
     assert merged.state_dict().keys() == untouched.keys()
@@ -118,7 +118,7 @@ def test_a_quantised_base_is_dequantised(quantization: str, make_adapter, random
     base, _ = load_pretrained(random_model_folder, quantization=quantization)
     merged, updates = merge_adapter(attach_adapter(base, adapter), adapter, torch.float16)
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.float16}
-    assert {type(each) for each in merged.modules() if "Linear" in type(each).__name__} == {torch.nn.Linear}
+    assert {type(module) for module in merged.modules() if "Linear" in type(module).__name__} == {torch.nn.Linear}
     assert relative_difference(answer_logits(merged.float(), batch), expected) < 5e-3
     assert len(updates) == 8
 
@@ -140,7 +140,7 @@ def test_virtual_tokens_and_broken_values_are_refused(make_adapter, random_model
     adapter, _, _ = make_adapter(_lora(), name="broken")
     tuned = attach_adapter(load_pretrained(random_model_folder)[0], adapter)
     with torch.no_grad():
-        next(each for name, each in tuned.named_parameters() if "lora_B" in name).fill_(math.inf)
+        next(parameter for name, parameter in tuned.named_parameters() if "lora_B" in name).fill_(math.inf)
     with pytest.raises(AdapterError, match=r"cannot be merged into model\.language_model\.layers\.0"):
         merge_adapter(tuned, adapter)
 
@@ -150,7 +150,7 @@ def test_dare_repeats_with_its_seed_and_leaves_the_base_alone(
 ) -> None:
     adapters = [make_adapter(_lora(), name=name)[0] for name in ("a", "bb")]
     base, _ = load_pretrained(random_model_folder)
-    before = {name: each.clone() for name, each in base.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     results = []
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         (tmp_path / name).mkdir()

@@ -118,7 +118,7 @@ def test_what_is_saved_passes_its_check_unless_it_is_wrong(tuned_and_processor, 
     result = save(tuned, processor, tmp_path)
     if not is_right:
         with torch.no_grad():
-            next(each for each in tuned.parameters() if each.requires_grad).view(-1)[0] += 1.0
+            next(parameter for parameter in tuned.parameters() if parameter.requires_grad).view(-1)[0] += 1.0
     assert bool(check_saved(tuned, result, batch).problems) != is_right
 
 
@@ -140,7 +140,7 @@ def test_checkpointing_changes_no_gradient_or_is_refused(tuned_and_processor, tm
     def gradients() -> list[torch.Tensor]:
         tuned.zero_grad()
         tuned(**batch).loss.backward()
-        return [each.grad.clone() for each in tuned.parameters() if each.grad is not None]
+        return [parameter.grad.clone() for parameter in tuned.parameters() if parameter.grad is not None]
 
     plain = gradients()
     tuned.activation_checkpointing_enable()

@@ -79,9 +79,9 @@ TOKENISED = (
 
 @pytest.mark.parametrize("reference", TOKENISED)
 def test_an_answer_learned_token_by_token_is_an_exact_match(reference: str) -> None:
-    said = clean_response(TOKENIZER.decode(TOKENIZER.encode_plain(reference)))
-    assert exact_match(said, reference) == 1.0
-    assert normalised_match(said, reference) == 1.0
+    decoded = clean_response(TOKENIZER.decode(TOKENIZER.encode_plain(reference)))
+    assert exact_match(decoded, reference) == 1.0
+    assert normalised_match(decoded, reference) == 1.0
 
 
 @given(
@@ -124,7 +124,7 @@ def _is_subsequence(part: tuple[str, ...], text: str) -> bool:
 
 
 def records(pairs: list[list[str]]) -> list[Prediction]:
-    return [record(prediction, reference, str(place)) for place, (prediction, reference) in enumerate(pairs)]
+    return [record(prediction, reference, str(index)) for index, (prediction, reference) in enumerate(pairs)]
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def records(pairs: list[list[str]]) -> list[Prediction]:
 def test_of_several_references_the_nearest_counts(prediction: str, scores: dict[str, float]) -> None:
     records = arm(('["automobile", "car"]', prediction))
     labels = ["automobile", "car", "boat"]
-    found = {each.name: each.score(records) for each in select_metrics(list(scores), labels)}
-    assert {name: found[name] for name in scores} == scores
+    actual = {metric.name: metric.score(records) for metric in select_metrics(list(scores), labels)}
+    assert {name: actual[name] for name in scores} == scores
 
 
 def test_a_list_that_the_model_was_to_write_is_right() -> None:
-    said = '["automobile", "car"]'
-    assert exact_match(said, f" {said}") == rouge_l_characters(said, said) == 1.0
-    assert exact_match('["automobile"]', said) == 0.0
+    answer = '["automobile", "car"]'
+    assert exact_match(answer, f" {answer}") == rouge_l_characters(answer, answer) == 1.0
+    assert exact_match('["automobile"]', answer) == 0.0
 
 
 def test_a_record_with_an_error_scores_nothing() -> None:
@@ -243,29 +243,29 @@ def test_meteor_by_hand(prediction: str, reference: str, expected: float) -> Non
 def test_meteor_ranks_answers_as_java_does_but_scores_higher(name: str) -> None:
     ours = [meteor(*pair) for pair in GOLDEN["pairs"][name]]
     java = GOLDEN["meteor_1.5"][name]["sentences"]
-    places = range(len(java))
-    assert sorted(places, key=ours.__getitem__) == sorted(places, key=java.__getitem__)
+    indices = range(len(java))
+    assert sorted(indices, key=ours.__getitem__) == sorted(indices, key=java.__getitem__)
     assert all(1.5 * theirs < mine < 2.5 * theirs for mine, theirs in zip(ours, java, strict=True))
     assert "not Java's METEOR 1.5" in ALL_METRICS["meteor"].signature
 
 
 def test_score_all_adds_lengths_and_intervals() -> None:
-    found = score_all(records(GOLDEN["pairs"]["chinese"]), ["bleu_zh", "exact_match"])
-    assert list(found) == ["bleu_zh", "exact_match", "answer_length", "length_ratio"]
-    bleu = found["bleu_zh"]
+    scores = score_all(records(GOLDEN["pairs"]["chinese"]), ["bleu_zh", "exact_match"])
+    assert list(scores) == ["bleu_zh", "exact_match", "answer_length", "length_ratio"]
+    bleu = scores["bleu_zh"]
     assert bleu.interval.low < bleu.value < bleu.interval.high
     assert "tok:zh" in bleu.metric.signature
-    assert found["exact_match"].interval == wilson_interval(0, 4)
+    assert scores["exact_match"].interval == wilson_interval(0, 4)
     lengths = [[len(text) for text in pair] for pair in GOLDEN["pairs"]["chinese"]]
-    assert found["answer_length"].value == fmean(first for first, _ in lengths)
-    assert found["length_ratio"].value == sum(first for first, _ in lengths) / sum(second for _, second in lengths)
-    assert json.loads(json.dumps({name: each.as_dict() for name, each in found.items()}))["bleu_zh"]["n"] == 4
+    assert scores["answer_length"].value == fmean(first for first, _ in lengths)
+    assert scores["length_ratio"].value == sum(first for first, _ in lengths) / sum(second for _, second in lengths)
+    assert json.loads(json.dumps({name: score.as_dict() for name, score in scores.items()}))["bleu_zh"]["n"] == 4
 
 
 def test_groups_widen_an_interval() -> None:
-    pairs = [["right" if place % 4 < 2 else "wrong", "right"] for place in range(40)]
+    pairs = [["right" if index % 4 < 2 else "wrong", "right"] for index in range(40)]
     alone = records(pairs)
-    together = [record(*pair, str(place), group=str(place // 2)) for place, pair in enumerate(pairs)]
+    together = [record(*pair, str(index), group=str(index // 2)) for index, pair in enumerate(pairs)]
     narrow, wide = (score_all(arm, ["exact_match"])["exact_match"] for arm in (alone, together))
     assert narrow.value == wide.value == 0.5
     assert wide.interval.high - wide.interval.low > 1.2 * (narrow.interval.high - narrow.interval.low)
@@ -273,9 +273,9 @@ def test_groups_widen_an_interval() -> None:
 
 
 def test_draws_of_an_answer_do_not_narrow_an_interval() -> None:
-    pairs = [["right" if place % 4 < 3 else "wrong", "right"] for place in range(40)]
+    pairs = [["right" if index % 4 < 3 else "wrong", "right"] for index in range(40)]
     once = records(pairs)
-    thrice = [replace(each, draw=draw) for each in once for draw in range(3)]
+    thrice = [replace(original, draw=draw) for original in once for draw in range(3)]
     first, second = (score_all(arm, ["exact_match", "bleu_13a"]) for arm in (once, thrice))
     assert first["exact_match"].interval == wilson_interval(30, 40)
     assert second["exact_match"] == first["exact_match"]
@@ -289,14 +289,14 @@ def test_draws_of_an_answer_do_not_narrow_an_interval() -> None:
 def test_compare_all() -> None:
     pairs = GOLDEN["pairs"]["english"]
     before, after = records([["a cat", reference] for _, reference in pairs]), records(pairs)
-    found = compare_all(before, after, ["exact_match", "bleu_13a"])
-    comparison, adjusted = found["bleu_13a"]
+    comparisons = compare_all(before, after, ["exact_match", "bleu_13a"])
+    comparison, adjusted = comparisons["bleu_13a"]
     assert comparison.difference == pytest.approx(
         ALL_METRICS["bleu_13a"].score(after) - ALL_METRICS["bleu_13a"].score(before)
     )
     assert adjusted == pytest.approx(2 * comparison.p_value)
-    assert found["exact_match"][0].flips is not None
-    assert found["answer_length"][1] is None
+    assert comparisons["exact_match"][0].flips is not None
+    assert comparisons["answer_length"][1] is None
 
 
 def test_unknown_names_are_all_reported() -> None:
@@ -325,8 +325,8 @@ STATED_OF_NGRAMS = {"tokens": r"tok:|characters|words", "smoothing": r"smooth"} 
 
 @pytest.mark.parametrize("metric", ALL_METRICS.values(), ids=ALL_METRICS)
 def test_a_signature_states_all_that_a_score_depends_on(metric: Metric) -> None:
-    wanted = STATED_OF_NGRAMS if metric.kind == "ngrams" and metric.name != "length_ratio" else STATED
-    assert [what for what, words in wanted.items() if re.search(words, metric.signature) is None] == []
+    stated = STATED_OF_NGRAMS if metric.kind == "ngrams" and metric.name != "length_ratio" else STATED
+    assert [what for what, words in stated.items() if re.search(words, metric.signature) is None] == []
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -41,7 +41,7 @@ def test_all_are_selectable_and_signed() -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", [each for each in BENCHMARK_METRICS if each.name != "yes_no_parsed"], ids=lambda metric: metric.name
+    "metric", [metric for metric in BENCHMARK_METRICS if metric.name != "yes_no_parsed"], ids=lambda metric: metric.name
 )
 def test_a_record_with_an_error_is_a_wrong_answer(metric: Metric) -> None:
     category = "color" if metric.name == "mme_perception" else "code_reasoning"
@@ -59,11 +59,11 @@ def test_a_record_with_an_error_is_a_wrong_answer(metric: Metric) -> None:
 def test_pope_equals_its_own_tool(rows: list[tuple[bool, bool]]) -> None:
     """Counts and formulas of RUCAIBox/POPE:evaluate.py, for answers that are just yes or no."""
     words = {True: "yes", False: "no"}
-    records = [record(words[given], words[right], id=str(place)) for place, (given, right) in enumerate(rows)]
-    both, said, true = (sum(each) for each in zip(*((g and r, g, r) for g, r in rows), strict=True))
-    precision, recall = (both / n if n else math.nan for n in (said, true))
+    records = [record(words[answer], words[right], id=str(index)) for index, (answer, right) in enumerate(rows)]
+    both, claimed, true = (sum(column) for column in zip(*((g and r, g, r) for g, r in rows), strict=True))
+    precision, recall = (both / n if n else math.nan for n in (claimed, true))
     assert value("pope_accuracy", records) == pytest.approx(sum(g == r for g, r in rows) / len(rows))
-    assert value("pope_yes_ratio", records) == pytest.approx(said / len(rows))
+    assert value("pope_yes_ratio", records) == pytest.approx(claimed / len(rows))
     assert value("pope_precision", records) == pytest.approx(precision, nan_ok=True)
     assert value("pope_recall", records) == pytest.approx(recall, nan_ok=True)
     if both:
@@ -82,10 +82,10 @@ def test_pope_takes_what_is_not_no_for_yes_as_its_own_tool_does() -> None:
 # --- MME --------------------------------------------------------------------------------------------------------------
 
 
-def mme(category: str, pair: int, given: tuple[str, str]) -> list[Prediction]:
+def mme(category: str, pair: int, answers: tuple[str, str]) -> list[Prediction]:
     return [
         record(answer, right, id=f"{category}{pair}{right}", category=category, pair=f"{category}/{pair}")
-        for answer, right in zip(given, ("Yes", "No"), strict=True)
+        for answer, right in zip(answers, ("Yes", "No"), strict=True)
     ]
 
 
@@ -111,12 +111,14 @@ def test_mme_by_hand() -> None:
 def official_mme(records: Sequence[Prediction]) -> float:
     """The sum of scores as eval_tool/calculation.py has it, question by question."""
     by_category = defaultdict(list)
-    for each in records:
-        by_category[each.meta["category"]].append(each)
+    for prediction in records:
+        by_category[prediction.meta["category"]].append(prediction)
     total = 0.0
     for rows in by_category.values():
         chunks = list(zip(rows[::2], rows[1::2], strict=True))
-        right = [[each.prediction.lower() == each.reference.lower() for each in chunk] for chunk in chunks]
+        right = [
+            [prediction.prediction.lower() == prediction.reference.lower() for prediction in chunk] for chunk in chunks
+        ]
         total += 100 * (sum(map(sum, right)) / len(rows) + sum(map(all, right)) / len(chunks))
     return total
 
@@ -130,14 +132,20 @@ def official_mme(records: Sequence[Prediction]) -> float:
 )
 def test_mme_equals_its_own_tool(rows: list[tuple[str, str, str]]) -> None:
     records = [
-        each for place, (category, *given) in enumerate(rows) for each in mme(category, place, (given[0], given[1]))
+        prediction
+        for index, (category, *answers) in enumerate(rows)
+        for prediction in mme(category, index, (answers[0], answers[1]))
     ]
     assert value("mme_score", records) == pytest.approx(official_mme(records))
 
 
 def test_mme_arms_are_compared_by_picture() -> None:
-    before = [each for pair in range(20) for each in mme("color", pair, ("No", "No"))]
-    after = [each for pair in range(20) for each in mme("color", pair, ("Yes", "No") if pair % 2 else ("No", "No"))]
+    before = [prediction for pair in range(20) for prediction in mme("color", pair, ("No", "No"))]
+    after = [
+        prediction
+        for pair in range(20)
+        for prediction in mme("color", pair, ("Yes", "No") if pair % 2 else ("No", "No"))
+    ]
     result, adjusted = compare_all(before, after, ["mme_score"])["mme_score"]
     assert (result.before, result.after, result.groups) == (50.0, 125.0, 20)
     assert result.interval[0] > 0

@@ -77,8 +77,8 @@ def test_accuracy_and_classes_read_answers_alike() -> None:
 def test_circular_accuracy_wants_all_rotations() -> None:
     rows = [("B", "B", 3), ("A", "B", 4), ("A", "A", 3), ("B", "B", 4), ("C", "C", 5)]
     records = [
-        of_letters(given, right, id=str(place), question_index=question)
-        for place, (given, right, question) in enumerate(rows)
+        of_letters(answer, right, id=str(index), question_index=question)
+        for index, (answer, right, question) in enumerate(rows)
     ]
     assert value("choice_accuracy", records) == 4 / 5
     assert value("circular_accuracy", records) == 2 / 3
@@ -91,12 +91,12 @@ def test_circular_accuracy_wants_all_rotations() -> None:
 def test_circular_accuracy_against_a_brute_force_twin() -> None:
     generator = np.random.default_rng(1)
     records = []
-    for place in range(200):
-        right, given = generator.choice(list("ABC"), 2)
-        records.append(of_letters(str(given), str(right), id=str(place), question_index=place % 60))
+    for index in range(200):
+        right, answer = generator.choice(list("ABC"), 2)
+        records.append(of_letters(str(answer), str(right), id=str(index), question_index=index % 60))
     questions = defaultdict(list)
-    for each in records:
-        questions[each.meta["question_index"]].append(each.prediction == each.reference)
+    for prediction in records:
+        questions[prediction.meta["question_index"]].append(prediction.prediction == prediction.reference)
     expected = sum(all(hits) for hits in questions.values()) / len(questions)
     assert value("circular_accuracy", records) == pytest.approx(expected)
 
@@ -107,6 +107,6 @@ def test_what_has_no_choices_or_rotations_says_so() -> None:
             metric.score([record("A", "A")])
         with pytest.raises(DataError, match=r"1 of 1 questions have no right choice .* 'D' is none of A/B/C"):
             metric.score([of_letters("A", "D")])
-    alone = [of_letters("A", "A", id=str(place), question_index=place) for place in range(3)]
+    alone = [of_letters("A", "A", id=str(index), question_index=index) for index in range(3)]
     with pytest.raises(DataError, match="no question comes with its options rotated"):
         value("circular_accuracy", alone)

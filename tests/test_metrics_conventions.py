@@ -23,18 +23,18 @@ def arm(pairs: list[list[str]]) -> list[Prediction]:
     ],
 )
 def test_equals_the_project_s_own_code(convention: str, name: str) -> None:
-    found = CONVENTIONS[convention].score(arm(GOLDEN["pairs"][name]))
-    assert found == pytest.approx(GOLDEN[convention][name], rel=1e-9, abs=1e-9)
+    scores = CONVENTIONS[convention].score(arm(GOLDEN["pairs"][name]))
+    assert scores == pytest.approx(GOLDEN[convention][name], rel=1e-9, abs=1e-9)
 
 
 def test_one_text_many_scores() -> None:
-    found = score_conventions(arm(GOLDEN["pairs"]["chinese"]))
-    assert list(found) == list(CONVENTIONS)
+    scores = score_conventions(arm(GOLDEN["pairs"]["chinese"]))
+    assert list(scores) == list(CONVENTIONS)
     bleu = {
-        "llama_factory": found["llama_factory"]["bleu-4"],
-        "pycocoevalcap": found["pycocoevalcap"]["Bleu_4"],
-        "13a": found["sacrebleu"]["BLEU 13a"],
-        "zh": found["sacrebleu"]["BLEU zh"],
+        "llama_factory": scores["llama_factory"]["bleu-4"],
+        "pycocoevalcap": scores["pycocoevalcap"]["Bleu_4"],
+        "13a": scores["sacrebleu"]["BLEU 13a"],
+        "zh": scores["sacrebleu"]["BLEU zh"],
     }
     assert bleu["pycocoevalcap"] < 0.01 < bleu["13a"] + 0.02 < bleu["zh"] < bleu["llama_factory"]
 
@@ -45,7 +45,7 @@ def test_clean_report_as_r2gen_does() -> None:
 
 
 def test_r2gen_cuts_answers_and_references() -> None:
-    words = [f"word{place}" for place in range(100)]
+    words = [f"word{index}" for index in range(100)]
     first, second = " ".join(words), " ".join(words[:60] + ["other"] * 40)
     assert CONVENTIONS["r2gen"].score(arm([[first, second]]))["BLEU_4"] == pytest.approx(100)
     assert CONVENTIONS["pycocoevalcap"].score(arm([[first, second]]))["Bleu_4"] < 65
@@ -61,13 +61,13 @@ def test_silence_costs_nothing_in_ms_swift() -> None:
 
 @pytest.mark.parametrize("text", [".", "...", " . "])
 def test_stops_alone_have_no_rouge(text: str) -> None:
-    found = CONVENTIONS["ms_swift"].score(arm([[text, "A cat."]]))
-    assert found["rouge-1"] == found["rouge-l"] == 0.0
+    scores = CONVENTIONS["ms_swift"].score(arm([[text, "A cat."]]))
+    assert scores["rouge-1"] == scores["rouge-l"] == 0.0
     assert CONVENTIONS["ms_swift"].score(arm([["A cat.", text]]))["rouge-2"] == 0.0
 
 
 def test_conventions_are_documented_and_known() -> None:
-    assert all(each.how and each.source for each in CONVENTIONS.values())
+    assert all(convention.how and convention.source for convention in CONVENTIONS.values())
     with pytest.raises(ConfigError, match=r"one of llama_factory, .* or all, got 'bleu'"):
         score_conventions([], ["bleu"])
 

@@ -44,23 +44,23 @@ N = 12
 JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "x"}
 
 
-def record(place: int, prediction: str, **others: Any) -> Prediction:
+def record(index: int, prediction: str, **others: Any) -> Prediction:
     values = {
-        "id": f"study {place}", "group": str(place), "split": "test", "kind": None, "language": "en", "question": "?",
-        "history": (), "reference": f"finding {place}", "prediction": prediction, "image": None, "image_sha256": None,
+        "id": f"study {index}", "group": str(index), "split": "test", "kind": None, "language": "en", "question": "?",
+        "history": (), "reference": f"finding {index}", "prediction": prediction, "image": None, "image_sha256": None,
     }  # fmt: skip
     return Prediction(**(values | others))
 
 
-BEFORE = [record(place, "nothing") for place in range(N)]
-AFTER = [record(place, "nothing" if place < 2 else f"finding {place % 5}") for place in range(N)]
+BEFORE = [record(index, "nothing") for index in range(N)]
+AFTER = [record(index, "nothing" if index < 2 else f"finding {index % 5}") for index in range(N)]
 ARMS = {"before": BEFORE, "after": AFTER}
-SCORES = {"before": [0.25] * N, "after": [0.25, 0.25, *(0.5 + 0.04 * place for place in range(2, N))]}
+SCORES = {"before": [0.25] * N, "after": [0.25, 0.25, *(0.5 + 0.04 * index for index in range(2, N))]}
 """Equal answers have equal scores."""
 
 
 def lines(arm: str) -> list[dict[str, Any]]:
-    return [{"id": f"study {place}", "score": score} for place, score in enumerate(SCORES[arm])]
+    return [{"id": f"study {index}", "score": score} for index, score in enumerate(SCORES[arm])]
 
 
 def write_lines(path: Path, rows: list[Any]) -> str:
@@ -158,8 +158,8 @@ def test_names_of_other_packages_say_what_to_do(name: str, reason: str) -> None:
 
 def test_names() -> None:
     external = declare(components({"judge": JUDGE}))
-    assert [each.name for each in select_metrics(["exact_match"], external=external)] == ["exact_match", "judge"]
-    assert next(each.name for each in select_metrics(["judge", "exact_match"], external=external)) == "judge"
+    assert [metric.name for metric in select_metrics(["exact_match"], external=external)] == ["exact_match", "judge"]
+    assert next(metric.name for metric in select_metrics(["judge", "exact_match"], external=external)) == "judge"
     with pytest.raises(ConfigError, match=r"there is no 'chexbert_micro_f1' without metrics.external.chexbert"):
         select_metrics(["chexbert_micro_f1"])
     with pytest.raises(ConfigError, match=r"metrics.external: chrf is a metric of the workbench"):
@@ -176,11 +176,11 @@ def imported(settings: dict[str, object], arms: dict[str, list[Prediction]] = AR
 
 
 def test_scores_of_two_files_or_of_one(green: dict[str, object], tmp_path: Path) -> None:
-    found = imported(green)
+    store = imported(green)
     for arm, records in ARMS.items():
-        assert [found[key_of(each)] for each in records] == [[score, 1.0] for score in SCORES[arm]]
-    both = [row for arm in ARMS for row in (each | {"arm": arm} for each in lines(arm))]
-    assert imported(green | {"scores": write_lines(tmp_path / "both.jsonl", both)}) == found
+        assert [store[key_of(prediction)] for prediction in records] == [[score, 1.0] for score in SCORES[arm]]
+    both = [row for arm in ARMS for row in (line | {"arm": arm} for line in lines(arm))]
+    assert imported(green | {"scores": write_lines(tmp_path / "both.jsonl", both)}) == store
 
 
 def test_an_answer_that_failed_needs_no_score(green: dict[str, object], tmp_path: Path) -> None:
@@ -229,26 +229,26 @@ def test_stored_scores_take_part_like_any_other(evaluation: Path, green: dict[st
     score_arms(evaluation, MetricSettings.of({"names": ["exact_match"], "external": {"green": green}}))
     about = read_evaluation(evaluation)
     about = replace(about, config=json.dumps({"metrics": {"names": ["green"], "external": {"green": green}}}))
-    found = compare_folder(evaluation, about).as_dict()
-    row = found["splits"]["test"]["scores"]["green"]
-    assert found["primary"] == "green"
+    comparison = compare_folder(evaluation, about).as_dict()
+    row = comparison["splits"]["test"]["scores"]["green"]
+    assert comparison["primary"] == "green"
     assert row["values"]["before"] == 0.25
     assert row["values"]["after"] == pytest.approx(np.mean(SCORES["after"]))
     assert row["interval"][0] > 0
     assert row["p_value"] < 0.05
     assert row["p_value_holm"] is not None
-    assert found["metrics"]["green"]["signature"] == "computed elsewhere|GREEN-RadLlama2-7b, green-score 0.0.12"
+    assert comparison["metrics"]["green"]["signature"] == "computed elsewhere|GREEN-RadLlama2-7b, green-score 0.0.12"
 
 
 def test_a_changed_answer_has_no_score(evaluation: Path, green: dict[str, object]) -> None:
     score_arms(evaluation, MetricSettings.of({"names": [], "external": {"green": green}}))
     changed = [replace(AFTER[0], prediction="something else"), *AFTER[1:]]
-    found = compare(
+    not_computed = compare(
         BEFORE, changed, metrics=["green"], external=stored_metrics(evaluation, components({"green": green}))
     )
     assert (
         "1 of 12 answers have no green in scores.jsonl (first: test 'study 0')"
-        in (found.splits["test"].not_computed["green"])
+        in (not_computed.splits["test"].not_computed["green"])
     )
 
 
@@ -298,7 +298,7 @@ def test_a_setting_that_is_none_of_the_metrics(evaluation: Path, setting: str) -
 
 def test_the_store_reads_what_it_wrote(tmp_path: Path) -> None:
     metric = StoredMetric(name="m", title="M", signature="s", rows="r", statistic="micro_f1", unscored={"after": 1})
-    rows = {"r": {key_of(each): [0.1, 1 / 3, 1e-17] for each in AFTER[:5]}}
+    rows = {"r": {key_of(prediction): [0.1, 1 / 3, 1e-17] for prediction in AFTER[:5]}}
     assert read_store(tmp_path) == Store({}, {})
     write_store(Store({"m": metric}, rows), ARMS, tmp_path)
     assert read_store(tmp_path) == Store({"m": metric}, rows)
@@ -324,7 +324,7 @@ def test_the_key_is_of_all_that_a_score_depends_on() -> None:
         {"id": "x"}, {"split": "x"}, {"draw": 1}, {"question": "x"}, {"history": (("a", "b"),)}, {"reference": "x"},
         {"prediction": "x"}, {"error": "x"}, {"image_sha256": "x"},
     ]  # fmt: skip
-    keys = [key_of(BEFORE[0]), *(key_of(replace(BEFORE[0], **each)) for each in changes)]
+    keys = [key_of(BEFORE[0]), *(key_of(replace(BEFORE[0], **change)) for change in changes)]
     assert len(set(keys)) == len(keys)
     assert key_of(replace(BEFORE[0], group="other", meta={"a": 1}, error=None)) == keys[0]
 
@@ -332,7 +332,7 @@ def test_the_key_is_of_all_that_a_score_depends_on() -> None:
 def test_no_baseline_is_asked_of_a_judge() -> None:
     answers = Answers("after", {"after": AFTER})
     settings = MetricSettings.of({"names": ["judge", "exact_match"], "external": {"judge": JUDGE}})
-    assert [each.name for each in settings.of_texts()] == ["exact_match"]
+    assert [metric.name for metric in settings.of_texts()] == ["exact_match"]
     assert collect_baselines((), answers, settings.of_texts()) == []
 
 
@@ -340,22 +340,24 @@ def test_no_baseline_is_asked_of_a_judge() -> None:
 
 
 def test_answers_that_a_judge_leaves_unscored_are_counted(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    ids: list[str] = []
 
     def scores(self: object, records: list[Prediction], verdicts: Path) -> list[float | None]:
-        asked.extend(each.id for each in records)
-        return [None if each.id == "study 3" and each.prediction != "nothing" else 0.5 for each in records]
+        ids.extend(prediction.id for prediction in records)
+        return [
+            None if prediction.id == "study 3" and prediction.prediction != "nothing" else 0.5 for prediction in records
+        ]
 
     monkeypatch.setattr("vglm.evaluation.score.metrics.judge.Judge.scores", scores)
     metrics = {"names": ["exact_match"], "external": {"judge": JUDGE}}
     score_arms(evaluation, MetricSettings.of(metrics))
-    assert len(asked) == 2 * N - 2  # equal answers once
+    assert len(ids) == 2 * N - 2  # equal answers once
     stamp = read_evaluation(evaluation).stamps[-1]
     assert (stamp.text, str(stamp.detail)) == (STAMP, "Left out of the mean: Judged by x: 1 of after.")
     metric = stored_metrics(evaluation, components(metrics["external"]))["judge"]
     assert metric.rows(AFTER).sum(axis=0).tolist() == [0.5 * (N - 1), N - 1]
     score_arms(evaluation, MetricSettings.of(metrics))  # known by now
-    assert len(asked) == 2 * N - 2
+    assert len(ids) == 2 * N - 2
     assert read_evaluation(evaluation).stamps == (stamp,)
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(ConfigError, match="the variable NO_SUCH_KEY is not set"):
@@ -366,21 +368,24 @@ def test_answers_that_a_judge_leaves_unscored_are_counted(evaluation: Path, monk
 def test_controls_are_scored_by_the_primary_metric_only(
     evaluation: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], is_asked: bool
 ) -> None:
-    shuffled = [replace(each, prediction=f"with another image {each.id}") for each in AFTER]
+    shuffled = [replace(original, prediction=f"with another image {original.id}") for original in AFTER]
     write_predictions(shuffled, evaluation / "after-shuffled" / PREDICTIONS_FILE)
-    asked: list[str] = []
+    answers: list[str] = []
 
     def scores(self: object, records: list[Prediction], verdicts: Path) -> list[float | None]:
-        asked.extend(each.prediction for each in records)
-        return [0.1 if each.prediction.startswith("with") else 0.2 + 0.01 * len(each.prediction) for each in records]
+        answers.extend(prediction.prediction for prediction in records)
+        return [
+            0.1 if prediction.prediction.startswith("with") else 0.2 + 0.01 * len(prediction.prediction)
+            for prediction in records
+        ]
 
     monkeypatch.setattr("vglm.evaluation.score.metrics.judge.Judge.scores", scores)
     metrics = {"names": names, "external": {"judge": JUDGE}}
     score_arms(evaluation, MetricSettings.of(metrics))
-    assert any(each.startswith("with") for each in asked) == is_asked
+    assert any(answer.startswith("with") for answer in answers) == is_asked
     about = replace(read_evaluation(evaluation), config=json.dumps({"metrics": metrics}))
     gains = read_visual_gains(evaluation, about, compare_folder(evaluation, about))
-    assert [each.control for each in gains] == ["shuffled"]
+    assert [gain.control for gain in gains] == ["shuffled"]
     assert (gains[0].result.before == pytest.approx(0.1)) == is_asked
 
 
@@ -392,27 +397,27 @@ def _describe(folder: Path, external: dict[str, Any]) -> None:
     write_evaluation(replace(read_evaluation(folder), config=config), folder)
 
 
-@pytest.mark.parametrize("given", [[], ["model=y"], ["base_url={url}"], ["base_url={url}", "model=y"]], ids=len)
+@pytest.mark.parametrize("overrides", [[], ["model=y"], ["base_url={url}"], ["base_url={url}", "model=y"]], ids=len)
 def test_no_key_goes_where_only_a_description_says(
-    evaluation: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], capsys: pytest.CaptureFixture[str]
+    evaluation: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr("urllib.request.urlopen", lambda *request, **_: asked.append(request))
+    requests: list[object] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *request, **_: requests.append(request))
     monkeypatch.setenv("MY_SECRET", "secret")
     stranger = {"base_url": "http://stranger.invalid/v1", "model": "x", "api_key_env": "MY_SECRET"}
     _describe(evaluation, {"judge": stranger})
     before = {path: path.read_bytes() for path in evaluation.rglob("*") if path.is_file()}
-    settings = [f"metrics.external.judge.{each.format(url='http://127.0.0.1:9/v1')}" for each in given]
+    settings = [f"metrics.external.judge.{setting.format(url='http://127.0.0.1:9/v1')}" for setting in overrides]
     assert main(["score", str(evaluation), "metrics.names=[chrf]", *settings]) == 2
     message = capsys.readouterr().err
-    missing = {"base_url", "model", "api_key_env"} - {each.partition("=")[0] for each in given}
+    missing = {"base_url", "model", "api_key_env"} - {setting.partition("=")[0] for setting in overrides}
     assert {key for key in stranger if f"metrics.external.judge.{key}=<...>" in message} == missing
     assert "metrics.external.judge=null" in message
     assert "secret" not in message.replace("MY_SECRET", "")
-    assert asked == []
+    assert requests == []
     assert {path: path.read_bytes() for path in evaluation.rglob("*") if path.is_file()} == before
     assert main(["score", str(evaluation), "metrics.names=[chrf]", "metrics.external.judge=null"]) == 0
-    assert asked == []
+    assert requests == []
 
 
 def test_no_file_is_read_where_only_a_description_says(evaluation: Path, green: dict[str, object]) -> None:
@@ -534,12 +539,14 @@ def test_radeval_scores_each_answer_once(tmp_path: Path) -> None:
     component.score("radeval", arms, tmp_path, store)
     names = ["radeval_rouge1", "radeval_rouge2", "radeval_rougeL", "radeval_bleu"]
     assert list(store.metrics) == list(component.names("radeval")) == names
-    before, after = ([store.rows["radeval_rougeL"][key_of(each)] for each in arms[arm]] for arm in ("before", "after"))
+    before, after = (
+        [store.rows["radeval_rougeL"][key_of(prediction)] for prediction in arms[arm]] for arm in ("before", "after")
+    )
     assert before == [[0.0, 1.0]] * (N + 1)
     assert after[-1] == [1.0, 1.0]
     assert after[2] == [1.0, 1.0]
     assert after[7] == [0.5, 1.0]  # "finding 2" for "finding 7"
     assert store.metrics["radeval_bleu"].signature.startswith("RadEval 2.")
-    rows = {name: dict(known) for name, known in store.rows.items()}
+    rows = {name: dict(row) for name, row in store.rows.items()}
     component.score("radeval", arms, tmp_path, store)
     assert store.rows == rows

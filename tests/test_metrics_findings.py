@@ -191,8 +191,8 @@ def test_table_of_findings_by_hand() -> None:
 
 
 def test_pictures_of_one_study_are_no_independent_findings() -> None:
-    alone = [replace(STUDIES[place % 2], id=str(place), group=str(place)) for place in range(20)]
-    together = [replace(record, group=f"{place % 2} {place // 4}") for place, record in enumerate(alone)]
+    alone = [replace(STUDIES[index % 2], id=str(index), group=str(index)) for index in range(20)]
+    together = [replace(record, group=f"{index % 2} {index // 4}") for index, record in enumerate(alone)]
     narrow, wide = (finding_table(records)["Cardiomegaly"]["recall_interval"] for records in (alone, together))
     assert narrow == list(wilson_interval(10, 20))
     assert wide[1] - wide[0] > 1.2 * (narrow[1] - narrow[0])
@@ -200,10 +200,10 @@ def test_pictures_of_one_study_are_no_independent_findings() -> None:
 
 def test_metrics_file_has_the_table_where_findings_are_scored() -> None:
     before = [replace(record, prediction="心肺未见异常。", error=None) for record in STUDIES]
-    found = compare(before, STUDIES, metrics=["findings_micro_f1"]).as_dict()["splits"]["test"]["findings"]
+    findings = compare(before, STUDIES, metrics=["findings_micro_f1"]).as_dict()["splits"]["test"]["findings"]
     answered = [record for record in STUDIES if record.error is None]  # by both arms
-    assert found["before"]["Cardiomegaly"] | {"named": 0, "recall": 0.0} == found["before"]["Cardiomegaly"]
-    assert found["after"] == finding_table(answered)
+    assert findings["before"]["Cardiomegaly"] | {"named": 0, "recall": 0.0} == findings["before"]["Cardiomegaly"]
+    assert findings["after"] == finding_table(answered)
     assert compare(before, STUDIES).as_dict()["splits"]["test"]["findings"] == {}
 
 

@@ -17,14 +17,14 @@ from vglm.evaluation.score.metrics.judge import ATTEMPTS, Judge, find_prompt_pro
 class Grader(BaseHTTPRequestHandler):
     """Gives 10 to an answer that equals its reference and 3 to others; says nothing useful about `mute`."""
 
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
     failures: list[int] = []
     """Status codes to reply with first."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         about = {"key": self.headers["Authorization"], "path": self.path}
-        self.asked.append(body | about | {"organisation": self.headers["OpenAI-Organization"]})
+        self.requests.append(body | about | {"organisation": self.headers["OpenAI-Organization"]})
         if self.failures:
             self.send_error(self.failures.pop(0))
             return
@@ -43,7 +43,7 @@ class Grader(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    Grader.asked.clear()
+    Grader.requests.clear()
     Grader.failures.clear()
     with HTTPServer(("127.0.0.1", 0), Grader) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -65,14 +65,14 @@ def test_a_judge_scores_each_different_answer_once(
     judge = Judge(base_url=endpoint, model="grader-1", api_key="secret")
     records = arm(("cat", "cat"), ("cat", "{reference}"), ("cat", "cat"), ("cat", None))
     assert judge.scores(records, tmp_path / "verdicts.jsonl") == [1.0, 0.3, 1.0, 0.0]
-    assert [(each["model"], each["temperature"], each["path"]) for each in Grader.asked] == 2 * [
+    assert [(request["model"], request["temperature"], request["path"]) for request in Grader.requests] == 2 * [
         ("grader-1", 0, "/v1/chat/completions")
     ]
-    assert [(each["key"], each["organisation"]) for each in Grader.asked] == 2 * [("Bearer secret", None)]
+    assert [(request["key"], request["organisation"]) for request in Grader.requests] == 2 * [("Bearer secret", None)]
     assert "grader-1" in judge.signature
     assert "You grade an answer" in judge.signature
-    kept = (tmp_path / "verdicts.jsonl").read_text(encoding="utf-8")
-    assert "secret" not in judge.signature + kept + repr(judge)
+    verdicts = (tmp_path / "verdicts.jsonl").read_text(encoding="utf-8")
+    assert "secret" not in judge.signature + verdicts + repr(judge)
 
 
 def test_a_judging_that_was_stopped_goes_on(endpoint: str, tmp_path: Path) -> None:
@@ -81,25 +81,25 @@ def test_a_judging_that_was_stopped_goes_on(endpoint: str, tmp_path: Path) -> No
     scores = judge.scores(records, verdicts)
     with verdicts.open("a", encoding="utf-8") as file:
         file.write('{"key": "cut o')
-    Grader.asked.clear()
+    Grader.requests.clear()
     assert judge.scores(records, verdicts) == scores == [1.0, 0.3, 0.3]
-    assert Grader.asked == []
+    assert Grader.requests == []
     assert [json.loads(line)["id"] for line in verdicts.read_text("utf-8").split("\n") if line] == ["0", "1", "2"]
     other = Judge(base_url=endpoint, model="grader-1", prompt=judge.prompt + " Be strict.")
     other.scores(records[:1], verdicts)
-    assert len(Grader.asked) == 1  # another prompt is another judge
+    assert len(Grader.requests) == 1  # another prompt is another judge
 
 
 def test_the_image_is_sent_where_it_is_wanted(endpoint: str, tmp_path: Path) -> None:
     (tmp_path / "abc.webp").write_bytes(b"picture")
     seeing = Judge(base_url=endpoint, model="grader-1", images=tmp_path)
     assert seeing.scores(arm(("cat", "cat"), image="abc"), tmp_path / "verdicts.jsonl") == [1.0]
-    parts = Grader.asked[0]["messages"][0]["content"]
+    parts = Grader.requests[0]["messages"][0]["content"]
     uri = "data:image/webp;base64," + base64.b64encode(b"picture").decode()
     assert parts[1] == {"type": "image_url", "image_url": {"url": uri}}
     blind = Judge(base_url=endpoint, model="grader-1")
     blind.scores(arm(("cat", "cat"), image="abc"), tmp_path / "verdicts.jsonl")
-    assert isinstance(Grader.asked[1]["messages"][0]["content"], str)
+    assert isinstance(Grader.requests[1]["messages"][0]["content"], str)
     assert seeing.signature != blind.signature
 
 
@@ -107,7 +107,7 @@ def test_a_request_that_failed_for_the_moment_is_made_again(endpoint: str, tmp_p
     judge = Judge(base_url=endpoint, model="grader-1")
     Grader.failures[:] = [503, 429]
     assert judge.scores(arm(("cat", "cat")), tmp_path / "verdicts.jsonl") == [1.0]
-    assert len(Grader.asked) == ATTEMPTS
+    assert len(Grader.requests) == ATTEMPTS
     Grader.failures[:] = [401, 503]
     with pytest.raises(DataError, match=r"did not answer for 1 answers.*test '0': Error code: 401"):
         judge.scores(arm(("cat", "dog")), tmp_path / "verdicts.jsonl")

@@ -237,30 +237,30 @@ CLAIMS = [
 @given(TRIPLES, st.sampled_from(DENIALS))
 def test_a_denial_reaches_over_its_list(names: list[str], denial: tuple[str, int]) -> None:
     sentence, language = denial
-    found = label_report(sentence.format(*(NOUNS[name][language] for name in names)))
-    assert {name: found.get(name) for name in names} == dict.fromkeys(names, "negative")
-    assert found["No Finding"] == "positive"
+    labels = label_report(sentence.format(*(NOUNS[name][language] for name in names)))
+    assert {name: labels.get(name) for name in names} == dict.fromkeys(names, "negative")
+    assert labels["No Finding"] == "positive"
 
 
 @given(TRIPLES, st.sampled_from(CLAIMS))
 def test_what_is_claimed_is_there(names: list[str], claim: tuple[str, int]) -> None:
     sentence, language = claim
-    found = label_report(sentence.format(*(NOUNS[name][language] for name in names)))
-    assert {name: found.get(name) for name in names} == dict.fromkeys(names, "positive")
+    labels = label_report(sentence.format(*(NOUNS[name][language] for name in names)))
+    assert {name: labels.get(name) for name in names} == dict.fromkeys(names, "positive")
 
 
 @pytest.mark.parametrize(("denied", "claimed"), list(itertools.permutations(sorted(NOUNS), 2)))
 def test_a_denial_ends_at_but(denied: str, claimed: str) -> None:
     for language, sentence in ((0, "No {}, but there is {}."), (0, "No {}, small {}."), (1, "未见{}，但有{}。")):
-        found = label_report(sentence.format(NOUNS[denied][language], NOUNS[claimed][language]))
-        assert (found[denied], found[claimed]) == ("negative", "positive")
+        labels = label_report(sentence.format(NOUNS[denied][language], NOUNS[claimed][language]))
+        assert (labels[denied], labels[claimed]) == ("negative", "positive")
 
 
 @given(st.text(max_size=80))
 def test_no_text_is_too_odd(text: str) -> None:
-    found = label_report(text)
-    assert set(found) <= set(FINDINGS)
-    assert set(found.values()) <= {"positive", "negative", "uncertain"}
+    labels = label_report(text)
+    assert set(labels) <= set(FINDINGS)
+    assert set(labels.values()) <= {"positive", "negative", "uncertain"}
 
 
 @given(st.sampled_from(SENTENCES), st.sampled_from(["{}", " {}\n", "报告：{}", "{}{}"]))

@@ -48,11 +48,11 @@ def test_classification_by_hand() -> None:
 
 
 def test_confusion_and_classes() -> None:
-    found = classify(arm(*PAIRS)).as_dict()
-    assert found["columns"] == ["a", "b", "c", "unparsed"]
-    assert found["confusion"] == [[3, 1, 0, 0], [1, 1, 0, 1], [0, 0, 0, 1]]
-    assert found["unparsed"] == 2
-    assert found["classes"]["b"] == {  # type: ignore[index]
+    table = classify(arm(*PAIRS)).as_dict()
+    assert table["columns"] == ["a", "b", "c", "unparsed"]
+    assert table["confusion"] == [[3, 1, 0, 0], [1, 1, 0, 1], [0, 0, 0, 1]]
+    assert table["unparsed"] == 2
+    assert table["classes"]["b"] == {  # type: ignore[index]
         "n": 3,
         "named": 2,
         "precision": 1 / 2,
@@ -116,18 +116,18 @@ def test_references_can_be_sentences_where_labels_are_named() -> None:
 
 def test_free_text_is_no_closed_set() -> None:
     with pytest.raises(DataError, match=r"101 different texts.*metrics\.labels"):
-        classify(arm(*((f"text {place}", "x") for place in range(101))))
+        classify(arm(*((f"text {index}", "x") for index in range(101))))
 
 
 def test_class_f1_intervals_are_wide_where_a_class_is_rare() -> None:
-    pairs = [("common", "common" if place % 5 else "rare") for place in range(200)]
-    pairs += [("rare", "rare" if place % 3 else "common") for place in range(12)]
-    found = class_f1_intervals(arm(*pairs))
-    value, interval, n = found["rare"]
+    pairs = [("common", "common" if index % 5 else "rare") for index in range(200)]
+    pairs += [("rare", "rare" if index % 3 else "common") for index in range(12)]
+    intervals = class_f1_intervals(arm(*pairs))
+    value, interval, n = intervals["rare"]
     assert n == 12
     assert interval.low < value < interval.high
-    assert interval.high - interval.low > 2 * (found["common"][1].high - found["common"][1].low)
-    rows = as_table(classify(arm(*pairs)).as_dict()["classes"], found)
+    assert interval.high - interval.low > 2 * (intervals["common"][1].high - intervals["common"][1].low)
+    rows = as_table(classify(arm(*pairs)).as_dict()["classes"], intervals)
     assert [row["label"] for row in rows] == ["rare", "common"]
     assert rows[0]["f1"] == pytest.approx(value)
     assert rows[0]["interval"] == list(interval)
@@ -146,11 +146,11 @@ def test_f1_interval_holds_the_truth_for_rare_classes() -> None:
 
 def test_intervals_of_classes_know_groups() -> None:
     records = arm(*[("a", "a"), ("b", "a"), ("a", "b"), ("b", "b")] * 10)
-    clustered = [replace(record, group=str(place % 4)) for place, record in enumerate(records)]
+    clustered = [replace(record, group=str(index % 4)) for index, record in enumerate(records)]
     alone, grouped = class_f1_intervals(records)["a"], class_f1_intervals(clustered)["a"]
     assert alone[0] == grouped[0] == 0.5
     assert grouped[1].high - grouped[1].low > 1.5 * (alone[1].high - alone[1].low)
-    perfect = class_f1_intervals([replace(each, prediction=each.reference) for each in clustered])["a"]
+    perfect = class_f1_intervals([replace(record, prediction=record.reference) for record in clustered])["a"]
     assert all(map(math.isnan, perfect[1]))  # four groups that are all right show no spread
 
 
@@ -166,10 +166,10 @@ def test_questions_with_their_own_choices_are_parsed_against_these() -> None:
         replace(record, meta={"choices": choices[language]})
         for record, (_, _, language) in zip(arm(*(pair[:2] for pair in pairs)), pairs, strict=True)
     ]
-    found = classify(records)
-    assert found.labels == ("No.", "Yes.", "不是。", "是的。")
-    assert np.diag(found.confusion).tolist() == [0, 1, 1, 1]
-    assert found.confusion[0, -1] == 1
+    table = classify(records)
+    assert table.labels == ("No.", "Yes.", "不是。", "是的。")
+    assert np.diag(table.confusion).tolist() == [0, 1, 1, 1]
+    assert table.confusion[0, -1] == 1
     assert ALL_METRICS["accuracy"].score(records) == 0.75
 
 
@@ -326,8 +326,10 @@ def test_star_types_are_classified_alone_in_both_languages() -> None:
     assert scores["period_within_10_percent"].value == pytest.approx(2 / 3)
     assert "|only questions of kind type|" in scores["accuracy"].metric.signature
     assert classify(records, STARS.labels).confusion.sum() == 6
-    assert set(STARS.labels) == {each.english for each in TYPES.values()}
-    assert [list(each) for each in STARS.labels.values()] == [[each.chinese] for each in TYPES.values()]
+    assert set(STARS.labels) == {star_type.english for star_type in TYPES.values()}
+    assert [list(spellings) for spellings in STARS.labels.values()] == [
+        [star_type.chinese] for star_type in TYPES.values()
+    ]
 
 
 def test_a_kind_that_names_labels_must_name_them_always() -> None:

@@ -55,21 +55,21 @@ def test_long_choices_may_be_weighed_by_their_length() -> None:
 )
 def test_every_metric_equals_its_definition(rows: list[tuple[list[float], int]]) -> None:
     records, hits, chances, squares = [], [], [], []
-    for place, (values, true) in enumerate(rows):
+    for index, (values, true) in enumerate(rows):
         names = "ABCDE"[: len(values)]
-        records.append(record(str(place), names[true], dict(zip(names, values, strict=True))))
+        records.append(record(str(index), names[true], dict(zip(names, values, strict=True))))
         total = math.fsum(math.exp(value) for value in values)
         shares = [math.exp(value) / total for value in values]
         hits.append(values.index(max(values)) == true)
         assert max(shares) == pytest.approx(softmax(values).max())
         chances.append(softmax(values).max())
-        squares.append(math.fsum((share - (each == true)) ** 2 for each, share in enumerate(shares)))
+        squares.append(math.fsum((share - (label == true)) ** 2 for label, share in enumerate(shares)))
     scores = {name: ALL_METRICS[name].score(records) for name in NAMES}
     assert scores["likelihood_accuracy"] == pytest.approx(np.mean(hits))
     assert scores["brier_score"] == pytest.approx(np.mean(squares))
-    found = calibrate(chances, hits)
-    assert scores["expected_calibration_error"] == pytest.approx(found.expected_error, abs=1e-9)
-    assert sum(row[1] for row in found.bins) == len(rows)
+    result = calibrate(chances, hits)
+    assert scores["expected_calibration_error"] == pytest.approx(result.expected_error, abs=1e-9)
+    assert sum(row[1] for row in result.bins) == len(rows)
 
 
 def test_softmax_of_what_is_very_unlikely() -> None:
@@ -78,9 +78,9 @@ def test_softmax_of_what_is_very_unlikely() -> None:
 
 def test_calibration_by_hand() -> None:
     # bins (0.1, 0.2]: 0.2 wrong; (0.8, 0.9]: 0.9 right, 0.85 wrong; (0.9, 1]: 1.0 right
-    found = calibrate([0.2, 0.9, 0.85, 1.0], [False, True, False, True])
-    assert found.expected_error == pytest.approx((0.2 + 2 * abs(0.5 - 0.875) + 0) / 4)
-    assert [row[:2] for row in found.bins] == [(0.1, 1), (0.8, 2), (0.9, 1)]
+    result = calibrate([0.2, 0.9, 0.85, 1.0], [False, True, False, True])
+    assert result.expected_error == pytest.approx((0.2 + 2 * abs(0.5 - 0.875) + 0) / 4)
+    assert [row[:2] for row in result.bins] == [(0.1, 1), (0.8, 2), (0.9, 1)]
     with pytest.raises(ValueError, match="from 0 to 1"):
         calibrate([1.2], [True])
 
@@ -111,7 +111,7 @@ def test_questions_without_choices_are_left_out_and_errors_are_wrong() -> None:
     assert scores["likelihood_accuracy"].interval == wilson_interval(1, 4)
     assert scores["brier_score"].value == ALL_METRICS["brier_score"].score(BY_HAND)
     assert scores["brier_score"].n == 3
-    own = [replace(each, meta={"choices": '["yes", "no"]'}) for each in (*BY_HAND, failed)]
+    own = [replace(original, meta={"choices": '["yes", "no"]'}) for original in (*BY_HAND, failed)]
     assert score_all([*own, text], NAMES)["choice_accuracy"].value == 2 / 4
     mixed = [*own[:3], text, replace(failed, id="f", reference="a dog")]  # an error where no choices were offered
     assert score_all(mixed, NAMES)["likelihood_accuracy"].n == 3
@@ -119,9 +119,12 @@ def test_questions_without_choices_are_left_out_and_errors_are_wrong() -> None:
 
 def test_paired_comparisons_count_what_was_scored() -> None:
     before = [record(str(row), "yes", {"yes": -2.0, "no": -1.0} if row < 30 else {}) for row in range(40)]
-    after = [replace(each, likelihoods={"yes": -1.0, "no": -2.0}) if each.likelihoods else each for each in before]
-    found = {name: result for name, (result, _) in compare_all(before, after, NAMES[2:]).items()}
-    accuracy, error = found["likelihood_accuracy"], found["expected_calibration_error"]
+    after = [
+        replace(original, likelihoods={"yes": -1.0, "no": -2.0}) if original.likelihoods else original
+        for original in before
+    ]
+    results = {name: result for name, (result, _) in compare_all(before, after, NAMES[2:]).items()}
+    accuracy, error = results["likelihood_accuracy"], results["expected_calibration_error"]
     assert (accuracy.n, accuracy.difference, str(accuracy.test)) == (30, 1.0, "mid-p McNemar test, two-sided")
     share = math.exp(1) / (1 + math.exp(1))
     assert (error.n, error.before, error.after) == (30, pytest.approx(share), pytest.approx(1 - share))
@@ -133,7 +136,7 @@ def test_paired_comparisons_count_what_was_scored() -> None:
 
 
 def test_what_cannot_be_computed_is_said() -> None:
-    plain = [replace(each, likelihoods={}) for each in BY_HAND]
+    plain = [replace(original, likelihoods={}) for original in BY_HAND]
     for name in NAMES:
         with pytest.raises(DataError, match=r"none of 3 (answers|questions) has (likelihoods|choices)\. .*choices="):
             ALL_METRICS[name].score(plain)
@@ -153,7 +156,7 @@ def test_what_cannot_be_computed_is_said() -> None:
 
 def test_classes_of_a_comparison_have_intervals() -> None:
     before = [record(str(row), "ab"[row % 2], {}, "a") for row in range(20)]
-    after = [replace(each, prediction=each.reference) for each in before]
+    after = [replace(original, prediction=original.reference) for original in before]
     content = compare(before, after, metrics=["accuracy"]).as_dict()["splits"]["test"]["classes"]
     assert [row["label"] for row in content["before"]] == ["a", "b"]
     rare = content["before"][1]

@@ -133,8 +133,8 @@ def test_letters_in_any_wrapping(first: str, second: str, wrapped: str) -> None:
 def test_yes_and_no_in_sentences(text: str, expected: bool | None) -> None:
     assert read_yes_no(text) is expected
     for yes, no in (("Yes.", "No."), ("是的。", "不是。"), ("是", "否"), ("对", "错")):
-        wanted = None if expected is None else yes if expected else no
-        assert parse_label(text, (yes, no)) == parse_label(text, (no, yes)) == wanted
+        label = None if expected is None else yes if expected else no
+        assert parse_label(text, (yes, no)) == parse_label(text, (no, yes)) == label
 
 
 OPTIONS = ("a red circle", "a blue square", "a circle")
@@ -190,7 +190,7 @@ def test_a_label_itself_is_that_label(label: str) -> None:
     assert parse_label(label, labels) == parse_label(f"“{label.upper()}”！", labels) == label
 
 
-SAID = [
+SENTENCES = [
     ("I cannot confirm that there is a cat.", None),
     ("There's no way to tell from this image.", None),
     ("It would be wrong to say there is no cat.", None),
@@ -259,7 +259,7 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), SAID)
+@pytest.mark.parametrize(("text", "expected"), SENTENCES)
 def test_refusals_statements_and_double_denials(text: str, expected: bool | None) -> None:
     assert read_yes_no(text) is expected
 

@@ -59,8 +59,8 @@ def fresh(model: VisualGlmForConditionalGeneration) -> VisualGlmForConditionalGe
     return copy.eval()
 
 
-def close(actual: Tensor, wanted: Tensor, tolerance: float = 1e-4) -> None:
-    torch.testing.assert_close(actual, wanted, atol=tolerance, rtol=0)
+def close(actual: Tensor, target: Tensor, tolerance: float = 1e-4) -> None:
+    torch.testing.assert_close(actual, target, atol=tolerance, rtol=0)
 
 
 def pad_left(rows: list[Tensor], pad: int) -> tuple[Tensor, Tensor]:
@@ -134,9 +134,9 @@ def test_training_loss_matches_the_original(
     ids[:, before : before + 32] = either_layout.config.image_token_id
     batch = {"input_ids": ids, "labels": labels, "pixel_values": expected["train/images"]}
     output = either_layout(**batch)
-    wanted = expected.facts["train"]["loss_base"]
-    assert output.loss.item() == pytest.approx(wanted, abs=1e-5)
-    assert either_layout(**batch, skip_logits=True).loss.item() == pytest.approx(wanted, abs=1e-5)
+    loss = expected.facts["train"]["loss_base"]
+    assert output.loss.item() == pytest.approx(loss, abs=1e-5)
+    assert either_layout(**batch, skip_logits=True).loss.item() == pytest.approx(loss, abs=1e-5)
     close(output.logits[:, expected["train/logits_positions"]], expected["train/logits"])
 
 
@@ -251,10 +251,10 @@ def test_attention_implementations_agree(
     fresh: VisualGlmForConditionalGeneration, expected: Reference, implementation: str
 ) -> None:
     batch, _ = mixed_batch(expected, pad=3)
-    wanted = fresh(**batch).logits
+    logits = fresh(**batch).logits
     fresh.set_attn_implementation(implementation)
     real = batch["attention_mask"] == 1
-    close(fresh(**batch).logits[real], wanted[real])
+    close(fresh(**batch).logits[real], logits[real])
 
 
 @torch.no_grad()
@@ -343,11 +343,11 @@ def test_positions_ignore_padding_and_each_other(model: VisualGlmForConditionalG
     ids, mask = pad_left(rows, pad=3)
     positions, blocks = glm_layout(ids, mask, config)
     for row, alone in enumerate(rows):
-        place = alone.tolist().index(sop)
-        first = [min(i, place - 1) for i in range(len(alone))]
-        second = [max(0, i - place + 1) for i in range(len(alone))]
+        start = alone.tolist().index(sop)
+        first = [min(i, start - 1) for i in range(len(alone))]
+        second = [max(0, i - start + 1) for i in range(len(alone))]
         assert positions[row, :, -len(alone) :].tolist() == [first, second]
-        assert blocks[row, -len(alone) :].tolist() == [0] * place + [-1] * (len(alone) - place)
+        assert blocks[row, -len(alone) :].tolist() == [0] * start + [-1] * (len(alone) - start)
 
 
 def test_slots_are_one_run_before_the_answer(model: VisualGlmForConditionalGeneration) -> None:
@@ -379,6 +379,6 @@ def test_text_only_model_call_needs_no_image_weights(
     fresh: VisualGlmForConditionalGeneration, expected: Reference
 ) -> None:
     inputs = expected.inputs("zh_text")
-    wanted = fresh(**inputs).logits
+    logits = fresh(**inputs).logits
     fresh.model.vision_model = fresh.model.qformer = None
-    assert torch.equal(fresh(**inputs).logits, wanted)
+    assert torch.equal(fresh(**inputs).logits, logits)

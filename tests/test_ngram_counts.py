@@ -18,7 +18,7 @@ def shared_by_counters(hypothesis: str, reference: str, orders: int) -> list[lis
     rows = []
     for order in range(1, orders + 1):
         one, other = (
-            Counter(words[place : place + order] for place in range(len(words) - order + 1))
+            Counter(words[index : index + order] for index in range(len(words) - order + 1))
             for words in (hypothesis, reference)
         )
         rows.append([one.total(), other.total(), (one & other).total()])

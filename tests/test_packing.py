@@ -69,7 +69,7 @@ def test_a_row_lays_its_samples_out_as_they_are_alone(loaded) -> None:
     samples = make(6)
     batch = Collator(processor, packing=120)(samples)
     layout = packed_layout(batch["input_ids"], batch["segment_ids"], model.config)
-    found = []
+    rows = []
     for row, segments in enumerate(batch["segment_ids"]):
         for segment in range(int(segments.max()) + 1):
             ids = batch["input_ids"][row, segments == segment]
@@ -78,10 +78,10 @@ def test_a_row_lays_its_samples_out_as_they_are_alone(loaded) -> None:
             assert torch.equal(layout.block_ids[row, segments == segment] == segment, blocks[0] == 0)
             slots = image_slots(ids[None], blocks, model.config)
             assert torch.equal(layout.image_mask[row, segments == segment], slots[0])
-            assert layout.places[row, segments == segment].tolist() == list(range(len(ids)))
-            found.append(ids.tolist())
+            assert layout.offsets[row, segments == segment].tolist() == list(range(len(ids)))
+            rows.append(ids.tolist())
     alone = [Collator(processor)([sample])["input_ids"][0].tolist() for sample in samples]
-    assert sorted(found) == sorted(alone)
+    assert sorted(rows) == sorted(alone)
 
 
 def test_samples_of_a_row_do_not_see_each_other(loaded) -> None:
@@ -92,14 +92,14 @@ def test_samples_of_a_row_do_not_see_each_other(loaded) -> None:
     for company in (first, other):
         batch = Collator(processor, packing=500)([company, second])
         assert len(batch["input_ids"]) == 1
-        hidden = model.eval()(**{key: each for key, each in batch.items() if key != "labels"}).logits[0]
+        hidden = model.eval()(**{key: tensor for key, tensor in batch.items() if key != "labels"}).logits[0]
         length = len(Collator(processor)([second])["input_ids"][0])
-        place = (
+        segment = (
             int(batch["segment_ids"].max())
             if batch["input_ids"][0, :length].tolist() != (Collator(processor)([second])["input_ids"][0].tolist())
             else 0
         )
-        outputs.append(hidden[batch["segment_ids"][0] == place])
+        outputs.append(hidden[batch["segment_ids"][0] == segment])
     torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-5)
 
 

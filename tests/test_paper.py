@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from builders import record, run_record
 from vglm.cli import main
 from vglm.evaluation.messages import Message
 from vglm.evaluation.paper import FORMATS
+from vglm.evaluation.paper.figures import method_figures
 from vglm.evaluation.paper.formats import latex, write_table
 from vglm.evaluation.paper.tables import PaperTable, method_table, pair_table
 from vglm.evaluation.predictions import Arm, Evaluation, Stamp, write_evaluation, write_predictions
@@ -172,7 +175,7 @@ def check_latex(text: str) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_tables_compile_and_fit_a_page(evaluation: Path, tmp_path: Path) -> None:
     tables = [table(name) for name in ("lora_replay", "p_tuning_v2_projection") for table in (_methods, _pairs)]
-    texts = [write_table(each, "latex", "en") for each in tables]
+    texts = [write_table(table, "latex", "en") for table in tables]
     assert main(["report", str(evaluation), "--format", "latex", "--output", str(tmp_path / "paper")]) == 0
     texts.append((tmp_path / "paper" / "scores.tex").read_text(encoding="utf-8"))
     packages = r"\documentclass[10pt,twocolumn]{article}\usepackage[margin=2cm]{geometry}\usepackage{booktabs}"
@@ -196,7 +199,7 @@ def test_methods_say_what_the_records_say_and_what_they_lack(evaluation: Path, t
     for language in ("en", "zh"):
         assert main(["report", str(evaluation), "--output", str(tmp_path / language), "--language", language]) == 0
     text = (tmp_path / "en" / "methods.md").read_text(encoding="utf-8")
-    for said in (
+    for statement in (
         *(
             "visualglm_tiny",
             "xxh3 0123456789abcdef",
@@ -206,7 +209,7 @@ def test_methods_say_what_the_records_say_and_what_they_lack(evaluation: Path, t
         *("Training seed: 7.", "max_new_tokens 64", "greedily", "torch 2.13.0"),
         *(score["signature"].replace("|", "\\|") for score in scores_of(evaluation).values()),
     ):
-        assert said in text
+        assert statement in text
     for lacking in ("how the data was divided", "the optimiser", "the state of the code", "hashes of the answers"):
         assert lacking in text
     chinese = (tmp_path / "zh" / "methods.md").read_text(encoding="utf-8")
@@ -219,13 +222,14 @@ def test_the_run_fills_what_its_evaluation_does_not_say(tmp_path: Path) -> None:
     trainer = {"_target_": "x", "lr_scheduler_type": "cosine", "optim": "adamw_torch"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**parts, "trainer": trainer}), encoding="utf-8")
     plan = {"divided": "by group", "fractions": {"test": 0.2}, "seed": 5, "group": "as the file says"}
+    plan["validation"] = {"samples": 40, "of": 2040, "seed": 3}
     data = {"train": 2000, "validation": 40, "sha256": "ab", "plan": plan, "leakage": []}
     written = run_record(data=data, seed=9, versions={"peft": "0.21.2", "absent": None})
     (tmp_path / "run.json").write_text(json.dumps(written), encoding="utf-8")
     make_evaluation(tmp_path / "evaluation")
     assert main(["report", str(tmp_path / "evaluation"), "--output", str(tmp_path / "paper")]) == 0
     text = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")
-    for said in (
+    for statement in (
         "by group, seed 5",
         "Validation: 40 samples",
         "cosine",
@@ -233,9 +237,15 @@ def test_the_run_fills_what_its_evaluation_does_not_say(tmp_path: Path) -> None:
         "Training seed: 9.",
         "peft 0.21.2",
     ):
-        assert said in text
+        assert statement in text
     assert "absent" not in text
     assert "names no overlap" in text
+    assert "40 of 2,040 training samples, by group, seed 3" in text
+    chinese = tmp_path / "zh"
+    assert main(["report", str(tmp_path / "evaluation"), "--language", "zh", "--output", str(chinese)]) == 0
+    paragraph = next(line for line in (chinese / "methods.md").read_text("utf-8").splitlines() if "数据划分" in line)
+    for words in ("按组，随机种子 5。", "按文件所载", "2,040 条样本中的 40 条"):
+        assert words in paragraph
 
 
 def test_the_checklist_ticks_only_what_the_records_answer(evaluation: Path, tmp_path: Path) -> None:
@@ -280,13 +290,39 @@ def test_a_table_is_of_one_evaluation(evaluation: Path, capsys: pytest.CaptureFi
     assert "one evaluation" in capsys.readouterr().err
 
 
-def _methods(name: str = "lo_ra") -> PaperTable:
+def _rows(name: str = "lo_ra") -> list[Row]:
     interval = Interval(0.775, 0.925)
-    known = {"before": 0.0, "after": 0.85, "interval": interval, "by_seed": (0.8, 0.9), "samples": 10, "size": 270_000}
+    facts = {"before": 0.0, "after": 0.85, "interval": interval, "by_seed": (0.8, 0.9), "samples": 10, "size": 270_000}
     more = {"sample_se": 0.03, "seconds": 45.0, "peak_memory": None}
-    one = Row(name=f"xray/{name}", seeds=(1, 2), seed_sd=0.017, forgotten=15.4, **known, **more)  # type: ignore[arg-type]
-    two = Row(name="xray/b", seeds=(1,), seed_sd=None, forgotten=None, **known, **more)  # type: ignore[arg-type]
-    return method_table([one, two], [])
+    one = Row(name=f"xray/{name}", seeds=(1, 2), seed_sd=0.017, forgotten=15.4, **facts, **more)  # type: ignore[arg-type]
+    two = Row(name="xray/b", seeds=(1,), seed_sd=None, forgotten=None, **facts, **more)  # type: ignore[arg-type]
+    return [one, two]
+
+
+def _methods(name: str = "lo_ra") -> PaperTable:
+    return method_table(_rows(name), [])
+
+
+def test_methods_without_an_interval_have_a_dash_and_no_bar() -> None:
+    one, two = _rows()
+    unknown = replace(one, interval=Interval(math.nan, math.nan), seed_sd=None)  # two seeds, one test sample
+    table = write_table(method_table([unknown], []), "markdown", "en")
+    assert "nan" not in table
+    cells = next(line for line in table.splitlines() if line.startswith("| lo")).split("|")
+    assert cells[5].strip() == "–"
+    assert "what another seed would do is unknown" not in table
+    assert method_figures([unknown], "en") == {}
+    assert method_figures([unknown, two], "en")["comparison.svg"].count("<circle") == 1
+
+
+def test_methods_say_in_words_how_weights_were_quantised(tmp_path: Path) -> None:
+    config = {"load_in_4bit": "True", "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float16"}
+    decoding = {"greedy": True, "max_new_tokens": 64, "quantization": config | {"bnb_4bit_use_double_quant": "True"}}
+    folder = make_evaluation(tmp_path / "evaluation", decoding=decoding)
+    assert main(["report", str(folder), "--output", str(tmp_path / "paper")]) == 0
+    text = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")
+    assert "weights in 4 bits (nf4, bitsandbytes, double quantisation), computed in float16." in text
+    assert "load_in_4bit" not in text
 
 
 RESULT = compare_paired([0.0] * 10, [1.0, 0.0] * 5)

@@ -12,7 +12,7 @@ from test_report import EVALUATION, answers
 
 from vglm.errors import ConfigError, DataError
 from vglm.evaluation.messages import Message
-from vglm.evaluation.predict.paraphrases import MAX_ASKED, make_paraphrases, read_paraphrases
+from vglm.evaluation.predict.paraphrases import MAX_SAMPLES, make_paraphrases, read_paraphrases
 from vglm.evaluation.predictions import Arm, Prediction, write_evaluation, write_predictions
 from vglm.evaluation.report import print_summary, render
 from vglm.evaluation.score.scoring import read_comparison
@@ -53,27 +53,27 @@ def test_a_file_that_holds_no_paraphrases_is_refused(tmp_path: Path, name: str, 
 
 
 def test_every_wording_is_asked_of_the_same_samples() -> None:
-    test = [sample(f"a#{row}", question=f"{row}?") for row in range(MAX_ASKED + 30)]
+    test = [sample(f"a#{row}", question=f"{row}?") for row in range(MAX_SAMPLES + 30)]
     first, second = make_paraphrases({"test": test, "probe": test[:3]}, TEMPLATES, seed=1)
-    ids = [each.id for each in first.samples]
-    assert ids == [each.id for each in second.samples] == sorted(ids, key=lambda name: int(name[2:]))
-    assert len(ids) == MAX_ASKED
-    assert {each.question for each in first.samples} == {f"请看图：{name[2:]}?" for name in ids}
+    ids = [shown.id for shown in first.samples]
+    assert ids == [shown.id for shown in second.samples] == sorted(ids, key=lambda name: int(name[2:]))
+    assert len(ids) == MAX_SAMPLES
+    assert {shown.question for shown in first.samples} == {f"请看图：{name[2:]}?" for name in ids}
     other = make_paraphrases({"test": test}, TEMPLATES, seed=2)[0]
-    assert {each.id for each in other.samples} != set(ids)
+    assert {shown.id for shown in other.samples} != set(ids)
     with pytest.raises(ConfigError, match=r"prompts: 3 of 3 samples have no \{hint\}"):
         make_paraphrases({"test": test[:3]}, ["{hint} {question}"], seed=1)
     assert make_paraphrases({"probe": test}, TEMPLATES, seed=1) == ()
 
 
-def _asked(rows: list[Prediction], template: str, right: set[int]) -> list[Prediction]:
+def _reworded(rows: list[Prediction], template: str, right: set[int]) -> list[Prediction]:
     return [
         replace(
-            each,
-            question=template.replace("{question}", each.question),
-            prediction=each.reference if row in right else "猫。",
+            original,
+            question=template.replace("{question}", original.question),
+            prediction=original.reference if row in right else "猫。",
         )
-        for row, each in enumerate(rows)
+        for row, original in enumerate(rows)
     ]
 
 
@@ -88,22 +88,22 @@ def folder(tmp_path: Path) -> Path:
     controls = []
     for arm, rows in (("before", before), ("after", after)):
         write_predictions(rows, tmp_path / arm / "predictions.jsonl")
-        for place, template in enumerate(TEMPLATES, start=1):
-            label = f"{arm}-prompt-{place}"
+        for number, template in enumerate(TEMPLATES, start=1):
+            label = f"{arm}-prompt-{number}"
             meaning = Message("control_meaning.prompt", {"template": template})
             controls.append(Arm(label=label, meaning=Message(f"control_meaning.{arm}", {"meaning": meaning})))
-            asked = _asked(rows[:20], template, right[arm][place - 1])
-            write_predictions(asked, tmp_path / label / "predictions.jsonl")
+            records = _reworded(rows[:20], template, right[arm][number - 1])
+            write_predictions(records, tmp_path / label / "predictions.jsonl")
     write_evaluation(replace(EVALUATION, stamps=(), controls=tuple(controls)), tmp_path)
     return tmp_path
 
 
 def test_the_report_shows_every_wording_and_what_flips(folder: Path) -> None:
     report = render(folder).parent
-    found = json.loads((report / "report.json").read_text(encoding="utf-8"))["prompts"]
-    assert found["templates"] == ["{question}", *TEMPLATES]
-    assert found["metric"] == "exact_match"
-    before, after = found["arms"]["before"], found["arms"]["after"]
+    prompts = json.loads((report / "report.json").read_text(encoding="utf-8"))["prompts"]
+    assert prompts["templates"] == ["{question}", *TEMPLATES]
+    assert prompts["metric"] == "exact_match"
+    before, after = prompts["arms"]["before"], prompts["arms"]["after"]
     assert (before["scores"], after["scores"]) == ([0.2, 0.5, 0.2], [1.0, 0.25, 0.9])
     assert (before["flipped"], after["flipped"]) == (6, 15)  # 4 to 9 before; 5 to 19 after, of whom two fail twice
     assert (before["n"], after["n"]) == (20, 20)

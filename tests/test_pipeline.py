@@ -35,25 +35,25 @@ def stored(tmp_path: Path) -> Path:
     return Path(shutil.copytree(GOLDEN, tmp_path / "evaluation"))
 
 
-def same(found: object, expected: object) -> bool:
+def same(actual: object, expected: object) -> bool:
     """Whether two JSON values are equal, numbers to a millionth and sentences with numbers in them aside."""
     if isinstance(expected, dict):
-        assert isinstance(found, dict)
-        assert found.keys() == expected.keys()
-        return all(key == "power_line" or same(found[key], each) for key, each in expected.items())
+        assert isinstance(actual, dict)
+        assert actual.keys() == expected.keys()
+        return all(key == "power_line" or same(actual[key], value) for key, value in expected.items())
     if isinstance(expected, list):
-        assert isinstance(found, list)
-        return len(found) == len(expected) and all(map(same, found, expected))
-    return found == (pytest.approx(expected, rel=1e-6, abs=1e-9) if isinstance(expected, float) else expected)
+        assert isinstance(actual, list)
+        return len(actual) == len(expected) and all(map(same, actual, expected))
+    return actual == (pytest.approx(expected, rel=1e-6, abs=1e-9) if isinstance(expected, float) else expected)
 
 
 def test_the_same_predictions_have_the_same_scores(stored: Path) -> None:
     expected = json.loads((stored / "metrics.json").read_text(encoding="utf-8"))
     score_folder(stored)
-    found = json.loads((stored / "metrics.json").read_text(encoding="utf-8"))
+    actual = json.loads((stored / "metrics.json").read_text(encoding="utf-8"))
     for part in expected:
-        assert same(found[part], expected[part]), part
-    assert set(found) == set(MetricsFile.__annotations__)
+        assert same(actual[part], expected[part]), part
+    assert set(actual) == set(MetricsFile.__annotations__)
 
 
 def test_nothing_is_scored_twice(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +79,8 @@ def test_a_metric_may_be_called_like_a_count(stored: Path, name: str) -> None:
         scores = [{"id": row["id"], "score": len(row["prediction"]) / 100} for row in rows if row["split"] == "test"]
         (stored.parent / f"{arm}.jsonl").write_text("".join(map("{}\n".format, map(json.dumps, scores))))
     before = score_folder(stored).as_dict()["splits"]["test"]
-    given = {name: {"scores": f"{stored.parent}/{{arm}}.jsonl", "signature": "length / 100"}}
-    after = rescore(stored, {"external": given}).as_dict()["splits"]["test"]
+    metrics = {name: {"scores": f"{stored.parent}/{{arm}}.jsonl", "signature": "length / 100"}}
+    after = rescore(stored, {"external": metrics}).as_dict()["splits"]["test"]
     assert [after[key] for key in ("n", "errors", "cut")] == [before[key] for key in ("n", "errors", "cut")]
     assert 0 < after["scores"][name]["values"]["after"] < 0.1
 
@@ -97,8 +97,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "from vglm.evaluation.score.metrics import Metric\n\n\n"
         "def term_recall(terms: list[str]) -> Metric:\n"
         "    def share(answer: str, reference: str) -> float:\n"
-        "        wanted = [each for each in terms if each in reference]\n"
-        "        return sum(each in answer for each in wanted) / len(wanted) if wanted else 1.0\n"
+        "        expected = [term for term in terms if term in reference]\n"
+        "        return sum(term in answer for term in expected) / len(expected) if expected else 1.0\n"
         "    return Metric('any', 'Terms', f'terms {terms}', share, title_zh='术语')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -137,9 +137,9 @@ def test_a_config_cannot_build_other_things_as_metrics(stored: Path) -> None:
 
 def test_the_short_form_is_spelled_out() -> None:
     short = {"names": [], "external": {"judge": {"model": "x"}, "green": {"scores": "f", "is_better_higher": False}}}
-    found = spell_out(short)["external"]
-    assert found["judge"] == {"_target_": "vglm.evaluation.score.metrics.judge.JudgeMetric", "model": "x"}
-    assert found["green"] == {
+    metrics = spell_out(short)["external"]
+    assert metrics["judge"] == {"_target_": "vglm.evaluation.score.metrics.judge.JudgeMetric", "model": "x"}
+    assert metrics["green"] == {
         "_target_": "vglm.evaluation.score.metrics.imported.ImportedMetric", "scores": "f", "higher_is_better": False,
     }  # fmt: skip
     assert spell_out(spell_out(short)) == spell_out(short)
@@ -197,7 +197,7 @@ def test_runs_are_evaluated_and_compared_in_python(
     side_by_side = compare(results)
     (row,) = side_by_side.rows
     assert (row.seeds, row.metric.name, side_by_side.tests) == ((1, 2), "chrf", ())
-    assert row.after == pytest.approx(sum(each.comparison.verdict.result.after for each in results) / 2)
+    assert row.after == pytest.approx(sum(result.comparison.verdict.result.after for result in results) / 2)
     assert "chrF2 on" in str(side_by_side)
     score(results[1].folder, ["exact_match"])
     with pytest.raises(DataError, match=r"was judged by chrf, .* by exact_match.*vglm score"):

@@ -23,6 +23,7 @@ from vglm.model.loading import load_pretrained
 from vglm.model.tokenization import VisualGlmTokenizer
 from vglm.planning.budget import (
     BLAS_WORKSPACE,
+    attach_shapes,
     bytes_of_weights,
     optimizer_states,
     rehearse_answering,
@@ -30,7 +31,9 @@ from vglm.planning.budget import (
     shape_model,
 )
 from vglm.planning.machine import read_gpu
+from vglm.planning.plan import is_checkpointed
 from vglm.planning.schedule import H100_RATE, count_steps
+from vglm.planning.setting import compose_plan, read_setting
 from vglm.planning.suggestions import as_text
 from vglm.tuning.features import features_shape
 from vglm.worlds.radiograph_studies import RadiographStudies
@@ -62,7 +65,7 @@ def _with_lora(model: nn.Module) -> Any:
 def _peak_of_training(model: Any, batch: Any, is_checkpointed: bool) -> float:
     weights = sum(bytes_of_weights(model).values())
     tuned = _with_lora(model)
-    adapter = sum(each.nbytes for each in tuned.parameters() if each.requires_grad)
+    adapter = sum(parameter.nbytes for parameter in tuned.parameters() if parameter.requires_grad)
     step = rehearse_training(tuned, batch, is_checkpointed=is_checkpointed)
     return (
         weights + adapter + optimizer_states(tuned, torch.optim.AdamW, {}).on_device + step.peak + BLAS_WORKSPACE
@@ -108,9 +111,53 @@ def test_room_for_answers_is_what_a_real_batch_takes() -> None:
         for _ in range(79):  # the last of 80 tokens is not read any more
             grown.step(model, [100, 100, 100])
     step = rehearse_answering(shape_model(model.config, torch.float32), {**inputs}, 80, fused_attention=False)
-    taken = sum(each.nbytes for each in (*grown.keys, *grown.values))
+    taken = sum(tensor.nbytes for tensor in (*grown.keys, *grown.values))
     assert step.parts["keys and values"] == taken
     assert step.peak > 1.5 * taken  # with those that were too small
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("lora", []),
+        ("qlora", ["trainer.activation_checkpointing=true", "trainer.bf16=true"]),
+        ("full", ["trainer.gradient_accumulation_steps=2"]),
+        ("prompt_tuning", []),
+        ("ia3", ["packing=256"]),
+    ],
+)
+def test_a_few_of_many_equal_layers_say_what_all_of_them_say(method: str, more: list[str]) -> None:
+    cfg = compose_plan(["recipes=background/lora", "model=visualglm_6b", f"method={method}", *more], for_gpu=True)
+    setting = read_setting(cfg, for_gpu=True)
+    setting.config.text_config.num_hidden_layers = 8
+    setting.config.vision_config.num_hidden_layers = setting.config.qformer_config.num_hidden_layers = 2
+    model = shape_model(setting.config, setting.dtype, setting.quantization)
+    tuned = attach_shapes(model, setting.method)
+    counted: list[int] = []
+    model.model.language_model.register_forward_hook(lambda module, *_: counted.append(len(module.layers)))
+    options = {
+        "autocast": setting.autocast,
+        "is_checkpointed": is_checkpointed(setting.arguments),
+        "keeps_gradients": setting.arguments.gradient_accumulation_steps > 1,
+    }
+    batch, questions = (setting.batch(2, with_answers=learns, is_cached=True) for learns in (True, False))
+    of_few = rehearse_training(tuned, batch, **options)
+    assert rehearse_training(tuned, batch, takes_all_layers=True, **options) == of_few
+    of_few = rehearse_answering(tuned, questions, 20)
+    assert rehearse_answering(tuned, questions, 20, takes_all_layers=True) == of_few
+    assert counted == [3, 4, 8, 3, 4, 8]
+
+
+def test_unequal_layers_are_all_rehearsed() -> None:
+    setting = read_setting(compose_plan(["recipes=background/lora"], for_gpu=True), for_gpu=True)
+    setting.config.text_config.num_hidden_layers = 8
+    model = shape_model(setting.config, setting.dtype)
+    tuned = attach_shapes(model, setting.method)
+    model.model.language_model.layers[5].requires_grad_(False)
+    counted: list[int] = []
+    model.model.language_model.register_forward_hook(lambda module, *_: counted.append(len(module.layers)))
+    rehearse_training(tuned, setting.batch(2, is_cached=True))
+    assert counted == [8]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -145,11 +192,11 @@ def test_the_table_has_80_columns_and_the_figures_of_the_json(capsys: pytest.Cap
     assert max(map(len, shown.splitlines())) <= 80
     total = next(line for line in shown.splitlines() if line.strip().startswith("total"))
     assert total.split()[1:] == [f"{sum(plan['parameters'].values()):,}"] + [
-        f"{each / 1e9:.3f}" for each in plan["totals"].values()
+        f"{total_bytes / 1e9:.3f}" for total_bytes in plan["totals"].values()
     ]
-    said = re.search(r"does not fit: needs ([\d.]+) GB of 8\.0+$", shown, re.MULTILINE)
-    assert said is not None
-    assert float(said[1]) == pytest.approx(plan["total"] / 1e9, abs=0.06)
+    message = re.search(r"does not fit: needs ([\d.]+) GB of 8\.0+$", shown, re.MULTILINE)
+    assert message is not None
+    assert float(message[1]) == pytest.approx(plan["total"] / 1e9, abs=0.06)
     assert "the released model; it is not on this machine" in shown
     assert as_text(plan["suggestions"][0]["overrides"]) in " ".join(shown.split())
 
@@ -162,10 +209,10 @@ def test_suggestions_fit_with_the_figure_they_name(settings: list[str], capsys: 
     plan = _plan(capsys, [*settings, "--gpu", gpu])
     assert plan["fits"] is False
     assert plan["suggestions"]
-    for each in plan["suggestions"]:
-        again = _plan(capsys, [*settings, *each["overrides"], "--gpu", gpu])
-        assert again["fits"] is each["fits"] is True
-        assert again["total"] == each["total"] <= plan["memory"]
+    for suggestion in plan["suggestions"]:
+        again = _plan(capsys, [*settings, *suggestion["overrides"], "--gpu", gpu])
+        assert again["fits"] is suggestion["fits"] is True
+        assert again["total"] == suggestion["total"] <= plan["memory"]
 
 
 def test_what_cannot_fit_is_told_with_the_least_that_was_found(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,11 +228,11 @@ def test_prediction_is_what_a_step_takes_here(
     method: str, more: list[str], random_model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [f"method={method}", f"model.path_or_id={random_model_folder}", *more]
-    found = _plan(capsys, ["recipes=background/lora", *settings, "--measure"])["measured"]
+    measured = _plan(capsys, ["recipes=background/lora", *settings, "--measure"])["measured"]
     for part in ("weights", "adapter", "gradients", "optimizer"):
-        assert found["predicted"][part] == found["measured"][part], part
-    assert found["predicted"]["peak"] == pytest.approx(found["measured"]["peak"], rel=0.1)
-    assert found["measured_seconds"] > 0
+        assert measured["predicted"][part] == measured["measured"][part], part
+    assert measured["predicted"]["peak"] == pytest.approx(measured["measured"]["peak"], rel=0.1)
+    assert measured["measured_seconds"] > 0
 
 
 def test_checkpointing_and_packing_are_counted(random_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,8 +240,8 @@ def test_checkpointing_and_packing_are_counted(random_model_folder: Path, capsys
     plain = _plan(capsys, settings)["stages"]["training"]
     checkpointed = _plan(capsys, [*settings, "trainer.activation_checkpointing=true"])["stages"]["training"]
     assert checkpointed["activations"] < plain["activations"]
-    found = _plan(capsys, [*settings, "packing=256", "--measure"])["measured"]
-    assert found["predicted"]["peak"] == pytest.approx(found["measured"]["peak"], rel=0.1)
+    measured = _plan(capsys, [*settings, "packing=256", "--measure"])["measured"]
+    assert measured["predicted"]["peak"] == pytest.approx(measured["measured"]["peak"], rel=0.1)
 
 
 def test_fsdp_divides_floats_and_4_bit_weights_that_pass_for_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,7 +261,7 @@ def test_fsdp_divides_floats_and_4_bit_weights_that_pass_for_them(capsys: pytest
 
 def test_several_processes_share_the_steps(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["recipes=xray/lora", "trainer.max_steps=-1", "--samples", "3200", "--tokens", "100", "--gpu", "80GB"]
-    one, eight = (_plan(capsys, [*settings, "--gpus", each])["schedule"] for each in ("1", "8"))
+    one, eight = (_plan(capsys, [*settings, "--gpus", gpus])["schedule"] for gpus in ("1", "8"))
     assert (one["steps"], eight["steps"]) == (3 * 3200 // 32, 3 * 13)  # the last step of an epoch is a smaller one
     assert one["tokens"] == 8 * 4 * 100
     assert eight["tokens"] == 8 * one["tokens"]
@@ -269,10 +316,10 @@ def test_states_of_an_optimizer_are_those_it_makes(name: str, tmp_path: Path) ->
     optimizer = kind(model.parameters(), **options)
     optimizer.step()
     made = sum(
-        each.nbytes
+        tensor.nbytes
         for state in optimizer.state.values()
-        for key, each in state.items()
-        if isinstance(each, torch.Tensor) and not key.startswith("qmap")
+        for key, tensor in state.items()
+        if isinstance(tensor, torch.Tensor) and not key.startswith("qmap")
     )
     assert optimizer_states(model.to("meta"), kind, options).on_device == made
 

@@ -207,11 +207,11 @@ def test_work_is_taken_up_by_the_same_key_only_and_gone_when_done(tmp_path: Path
 
     def stop(key: str, *, writes: bool = True) -> list[str]:
         with pytest.raises(KeyboardInterrupt), resumable_folder(target, marker="done", key=key) as folder:  # noqa: PT012
-            found = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+            names = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
             if writes:
                 append_predictions([RECORD], folder / f"{key}.jsonl")
             raise KeyboardInterrupt
-        return found
+        return names
 
     assert stop("a") == []
     assert stop("b", writes=False) == []
@@ -274,11 +274,11 @@ def test_parts_of_several_processes_become_one_file(tmp_path: Path) -> None:
     append_predictions([records[0], records[5]], part_file(path, 11))
     with part_file(path, 1).open("a", encoding="utf-8") as file:
         file.write('{"id": "cut o')
-    found = recover_parts(path)
-    assert found == {each.key: each for each in records if each != records[1]}
-    merge_parts(found.values(), path)
-    assert [each.name for each in path.parent.iterdir()] == ["predictions.jsonl"]
-    assert recover_parts(path) == found
+    recovered = recover_parts(path)
+    assert recovered == {record.key: record for record in records if record != records[1]}
+    merge_parts(recovered.values(), path)
+    assert [file.name for file in path.parent.iterdir()] == ["predictions.jsonl"]
+    assert recover_parts(path) == recovered
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,8 @@ def test_a_few_shot_curve_is_one_command(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert [Path(run.output_dir).name for run in runs][:2] == ["shots-1_seed-1", "shots-1_seed-2"]
     assert len({Path(run.output_dir).parent for run in runs}) == 1
     splits = [build(run.dataset) for run in runs]
-    assert [len(each.train) for each in splits] == [1, 1, 1, 2, 2, 2]
-    assert all(each.test == splits[0].test for each in splits)
+    assert [len(split.train) for split in splits] == [1, 1, 1, 2, 2, 2]
+    assert all(split.test == splits[0].test for split in splits)
     for smaller, larger in zip(splits[:3], splits[3:], strict=True):
         assert {sample.id for sample in smaller.train} < {sample.id for sample in larger.train}
 

@@ -25,8 +25,8 @@ def _run(folder: Path, model: Path, data: Path, *overrides: str) -> Path:
     ]
     settings += ["trainer.max_steps=2", "trainer.learning_rate=0.05", "trainer.use_cpu=true"]
     train.run(compose("train", [*settings, "trainer.disable_tqdm=true", "allow_leakage=true"]))
-    asked = [f"run={folder}", "max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]
-    evaluate.run(compose("evaluate", asked))
+    evaluation = [f"run={folder}", "max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]
+    evaluate.run(compose("evaluate", evaluation))
     return folder
 
 
@@ -90,7 +90,7 @@ def test_plain_weights_answer_as_base_and_adapter(
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "transformers"
     assert ("--tokenizer" in card.text) == (form == "sat")  # the only one without ice_text.model
-    assert not [each for each in folder.iterdir() if each.name.startswith(".")]
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

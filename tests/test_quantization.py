@@ -38,7 +38,7 @@ def test_four_bits_are_those_of_bitsandbytes(kind: str, dtype: torch.dtype, shap
     theirs = Params4bit(weight.clone(), requires_grad=False, compress_statistics=is_nested, quant_type=kind).to("cpu")
     assert torch.equal(weight, before)
     assert torch.equal(ours.data, theirs.data)
-    packed, expected = (each.quant_state.as_dict(packed=True) for each in (ours, theirs))
+    packed, expected = (weight.quant_state.as_dict(packed=True) for weight in (ours, theirs))
     assert packed.keys() == expected.keys()
     for key, value in expected.items():
         assert torch.equal(packed[key], value), key
@@ -75,9 +75,9 @@ def test_other_parts_are_quantised_saved_and_loaded_again(
 ) -> None:
     parts = ["vision", "qformer", "projection"]
     model, processor = load_pretrained(random_model_folder, quantization=quantization, quantization_parts=parts)
-    linear = {name for name, each in model.named_modules() if isinstance(each, torch.nn.Linear)}
-    found = {name for name in linear if isinstance(model.get_submodule(name), Linear4bit | Linear8bitLt)}
-    assert found == {name for name in linear if not name.startswith(("model.language_model", "lm_head"))}
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    quantised = {name for name in linear if isinstance(model.get_submodule(name), Linear4bit | Linear8bitLt)}
+    assert quantised == {name for name in linear if not name.startswith(("model.language_model", "lm_head"))}
     save_native(model, processor, tmp_path / "saved")
     again, _ = load_pretrained(tmp_path / "saved")
     pixels = torch.randn(2, 3, 28, 28)

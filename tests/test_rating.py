@@ -36,7 +36,9 @@ def folder(tmp_path: Path) -> Path:
     values = {"reference": RIGHT, "image_sha256": image_sha256(picture), "question": "描述这张胸片。"}
     vanilla = [record(f"s{row}", WRONG, **values) for row in range(13)]
     vanilla += [record("broken", "", error="no picture"), record("general", "一。", split="retention")]
-    finetuned = [replace(each, prediction=RIGHT if each.prediction == WRONG else "二。") for each in vanilla]
+    finetuned = [
+        replace(original, prediction=RIGHT if original.prediction == WRONG else "二。") for original in vanilla
+    ]
     finetuned[12] = vanilla[12]
     finetuned[13] = vanilla[13]
     write_evaluation(replace(EVALUATION, stamps=(), **ARMS), folder)
@@ -66,7 +68,7 @@ def rate(client: httpx.Client, rater: str, better: str | None, number: int = 100
 def test_nothing_that_is_sent_names_an_arm(client: httpx.Client) -> None:
     rate(client, "anna", RIGHT, 6)
     replies = [client.get("/"), client.get("/study"), client.get("/rating.js")]
-    replies += [client.get("/sample", params={"rater": "anna", "position": place}) for place in range(12)]
+    replies += [client.get("/sample", params={"rater": "anna", "position": index}) for index in range(12)]
     for reply in replies:
         assert reply.status_code == 200
         if "javascript" not in reply.headers["content-type"] and "html" not in reply.headers["content-type"]:
@@ -82,17 +84,17 @@ def test_the_sides_are_drawn_for_each_rater_and_sample_and_kept(client: httpx.Cl
         for rater in ("anna", "ben")
     }
     assert sides["anna"] != sides["ben"]
-    assert all(set(each) == {RIGHT, WRONG} for each in sides.values())
+    assert all(set(texts) == {RIGHT, WRONG} for texts in sides.values())
     rate(client, "anna", RIGHT)
-    kept = {each.id: each for each in read_ratings(folder)["anna"]}
-    order = [each.candidate.id for each in Study.open(folder).contests]
-    assert [kept[name].left == "finetuned" for name in order] == [text == RIGHT for text in sides["anna"]]
-    assert {each.verdict for each in kept.values()} == {"better"}
+    ratings = {rating.id: rating for rating in read_ratings(folder)["anna"]}
+    order = [contest.candidate.id for contest in Study.open(folder).contests]
+    assert [ratings[name].left == "finetuned" for name in order] == [text == RIGHT for text in sides["anna"]]
+    assert {rating.verdict for rating in ratings.values()} == {"better"}
 
 
 def test_identical_answers_errors_and_the_retention_set_are_not_asked_about(folder: Path) -> None:
     study = Study.open(folder)
-    assert sorted(each.candidate.id for each in study.contests) == sorted(f"s{row}" for row in range(12))
+    assert sorted(contest.candidate.id for contest in study.contests) == sorted(f"s{row}" for row in range(12))
     assert study.identical == 1
 
 
@@ -101,12 +103,12 @@ def test_whoever_stopped_goes_on_and_may_change_their_mind(folder: Path) -> None
         app = make_rating_app(Study.open(folder), language="zh")
         with served(app) as url, httpx.Client(base_url=url) as client:
             rate(client, "李雷", better, number)
-    verdicts = [each.verdict for each in read_ratings(folder)["李雷"]]
+    verdicts = [rating.verdict for rating in read_ratings(folder)["李雷"]]
     assert verdicts == ["better"] * 5 + ["equal"] * 7
     study = Study.open(folder)
     side = "left" if study.texts("李雷", study.contests[0])[0] == WRONG else "right"
     study.rate(Submission(rater="李雷", position=0, choice=side))
-    assert [each.verdict for each in read_ratings(folder)["李雷"]] == ["worse", *verdicts[1:]]
+    assert [rating.verdict for rating in read_ratings(folder)["李雷"]] == ["worse", *verdicts[1:]]
 
 
 def test_findings_are_judged_one_by_one(client: httpx.Client, folder: Path) -> None:
@@ -120,7 +122,7 @@ def test_findings_are_judged_one_by_one(client: httpx.Client, folder: Path) -> N
     assert client.get("/sample", params={"rater": "anna", "position": 0}).json()["chosen"] == findings
     result = summarise_folder(folder, replace(EVALUATION, **ARMS))
     assert result is not None
-    assert {name: each.wins for name, each in result.findings.items()} == {"Cardiomegaly": 1, "Pneumothorax": 0}
+    assert {name: tally.wins for name, tally in result.findings.items()} == {"Cardiomegaly": 1, "Pneumothorax": 0}
 
 
 @pytest.mark.parametrize(
@@ -150,9 +152,11 @@ def test_the_report_and_the_summary_say_what_was_rated(
     rate(client, "ben", RIGHT, 4)
     rate(client, "ben", WRONG)
     assert main(["rate", str(folder), "--summary", "--lang", "en"]) == 0
-    said = capsys.readouterr().out
-    assert "2 people rated 12 samples blinded: finetuned was better than vanilla in 4, equal in 8, worse in 0" in said
-    assert "exact sign test, p = 0.125" in said
+    printed = capsys.readouterr().out
+    assert (
+        "2 people rated 12 samples blinded: finetuned was better than vanilla in 4, equal in 8, worse in 0" in printed
+    )
+    assert "exact sign test, p = 0.125" in printed
     assert main(["report", str(folder)]) == 0
     written = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["ratings"]
     assert (written["wins"], written["ties"], written["losses"], written["raters"]) == (4, 8, 0, 2)

@@ -32,7 +32,7 @@ def test_the_sign_test_by_counting_all_outcomes_and_its_interval_agree(decided: 
     outcomes = [sum(coins) for coins in itertools.product((0, 1), repeat=decided)]
     for wins in range(decided + 1):
         p_value, interval = sign_test(wins, decided - wins)
-        extreme = [each for each in outcomes if abs(2 * each - decided) >= abs(2 * wins - decided)]
+        extreme = [outcome for outcome in outcomes if abs(2 * outcome - decided) >= abs(2 * wins - decided)]
         assert p_value == pytest.approx(len(extreme) / len(outcomes))
         assert (p_value <= 0.05) == (not interval.low <= 0.5 <= interval.high)
 
@@ -48,7 +48,7 @@ def test_nothing_rated_is_nothing_known() -> None:
 def plain_alpha(votes: dict[str, list[int]], is_ordinal: bool) -> float:
     """By the definition: observed over expected disagreement of pairs of values."""
     votes = {sample: values for sample, values in votes.items() if len(values) > 1}
-    values = [value for each in votes.values() for value in each]
+    values = [value for cast in votes.values() for value in cast]
 
     def distance(one: int, two: int) -> float:
         if not is_ordinal:
@@ -58,7 +58,7 @@ def plain_alpha(votes: dict[str, list[int]], is_ordinal: bool) -> float:
         return (inside - (values.count(one) + values.count(two)) / 2) ** 2
 
     observed = sum(
-        distance(one, two) / (len(each) - 1) for each in votes.values() for one, two in itertools.permutations(each, 2)
+        distance(one, two) / (len(cast) - 1) for cast in votes.values() for one, two in itertools.permutations(cast, 2)
     ) / len(values)
     expected = sum(distance(one, two) for one, two in itertools.permutations(values, 2))
     return 1 - observed / (expected / len(values) / (len(values) - 1))
@@ -67,8 +67,8 @@ def plain_alpha(votes: dict[str, list[int]], is_ordinal: bool) -> float:
 @pytest.mark.parametrize("seed", range(8))
 def test_alpha_by_its_definition_and_in_any_order(seed: int) -> None:
     chance = random.Random(seed)
-    votes = {f"s{place}": chance.choices(range(3), k=chance.randint(1, 4)) for place in range(12)}
-    ratings = [(f"r{rater}", name, WORDS[value]) for name, each in votes.items() for rater, value in enumerate(each)]
+    votes = {f"s{index}": chance.choices(range(3), k=chance.randint(1, 4)) for index in range(12)}
+    ratings = [(f"r{rater}", name, WORDS[value]) for name, cast in votes.items() for rater, value in enumerate(cast)]
     chance.shuffle(ratings)
     summary = summarise_ratings(ratings)
     assert summary.alpha_nominal == pytest.approx(plain_alpha(votes, False))
@@ -76,9 +76,9 @@ def test_alpha_by_its_definition_and_in_any_order(seed: int) -> None:
 
 
 def test_full_agreement_is_one_and_systematic_disagreement_below_zero() -> None:
-    agreed = [(rater, f"s{place}", WORDS[place % 3]) for rater in "ab" for place in range(6)]
+    agreed = [(rater, f"s{index}", WORDS[index % 3]) for rater in "ab" for index in range(6)]
     assert summarise_ratings(agreed).alpha_ordinal == pytest.approx(1.0)
-    opposed = [(rater, f"s{place}", WORDS[2 * flip]) for flip, rater in enumerate("ab") for place in range(6)]
+    opposed = [(rater, f"s{index}", WORDS[2 * flip]) for flip, rater in enumerate("ab") for index in range(6)]
     alpha = summarise_ratings(opposed).alpha_nominal
     assert alpha is not None
     assert alpha < 0

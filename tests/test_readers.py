@@ -75,7 +75,7 @@ def test_an_object_that_goes_on_for_long_is_recognised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "description"),
     [
         ("", "an empty file"),
         ("hello", "a file that begins with b'hello'"),
@@ -85,13 +85,13 @@ def test_an_object_that_goes_on_for_long_is_recognised(tmp_path: Path) -> None:
         ('{"a": 1}\n{"a": 2}\n', "JSON Lines whose first row has the keys 'a'"),
     ],
 )
-def test_what_no_format_recognises_is_described(tmp_path: Path, content: str, found: str) -> None:
+def test_what_no_format_recognises_is_described(tmp_path: Path, content: str, description: str) -> None:
     path = tmp_path / "data.json"
     path.write_text(content)
     with pytest.raises(DataError) as caught:
         recognise(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: expected one of the known formats, found {found}. Correct it")
+    assert message.startswith(f"{path}: expected one of the known formats, found {description}. Correct it")
     assert "dataset.format=<name>" in message
     assert all(f"  {name} " in message for name in formats())
 
@@ -212,7 +212,7 @@ def test_a_picture_inside_a_larger_file(tmp_path: Path, few_shot_folder: Path) -
 def test_languages_and_splits() -> None:
     assert language_of("A cat.", "Zwei Katzen") == "en"
     assert language_of("cat", "猫") == "zh"
-    assert [split_name(each) for each in ("train", "Val", "dev", " TEST ", "validation", "extra", 3)] == [
+    assert [split_name(name) for name in ("train", "Val", "dev", " TEST ", "validation", "extra", 3)] == [
         "train",
         "validation",
         "validation",

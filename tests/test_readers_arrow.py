@@ -39,7 +39,7 @@ def write_arrow(path: Path, rows: pa.Table, kind: str = "stream", **options: Any
 
 
 def colours_of(samples: list[Sample]) -> list[Any]:
-    return [open_image(each.image).getpixel((0, 0)) for each in samples if each.image is not None]
+    return [open_image(sample.image).getpixel((0, 0)) for sample in samples if sample.image is not None]
 
 
 @pytest.mark.parametrize("kind", ["stream", "file"])
@@ -47,30 +47,30 @@ def test_an_arrow_table_is_read_in_place(tmp_path: Path, content: dict[str, byte
     path = write_arrow(tmp_path / "pets", table(content, patient_id=["p1", "p1", "p2"]), kind)
     assert recognise(path).NAME == "arrow"
     samples = list(read_samples(path))
-    assert all(isinstance(each.image, ImageSlice) and each.image.file == path for each in samples)
+    assert all(isinstance(sample.image, ImageSlice) and sample.image.file == path for sample in samples)
     assert colours_of(samples) == list(PIXELS.values())
     assert samples[0].turns == (Turn("What colour?", "red"),)
-    assert [each.group for each in samples] == ["p1", "p1", "p2"]
+    assert [sample.group for sample in samples] == ["p1", "p1", "p2"]
     assert samples[0].meta == {"patient_id": "p1"}
     assert samples[2].id == "pets#3"
 
 
 def test_many_batches_slices_nulls_and_lists(tmp_path: Path, content: dict[str, bytes]) -> None:
     """Tables cut anywhere, with gaps and lists, still point at the right bytes."""
-    pictures = [None if place % 7 == 3 else content[COLOURS[place % 3]] for place in range(3000)]
-    answers = [str(place) for place in range(3000)]
+    pictures = [None if index % 7 == 3 else content[COLOURS[index % 3]] for index in range(3000)]
+    answers = [str(index) for index in range(3000)]
     rows = pa.table({"image": pa.array(pictures, pa.large_binary()), "question": ["?"] * 3000, "answer": answers})
     path = write_arrow(tmp_path / "binary", rows.slice(11))
-    found = list(read_samples(path))
-    assert [each.answer for each in found] == answers[11:]
-    for place, each in enumerate(found, start=11):
-        assert (each.image.read_bytes() if isinstance(each.image, ImageSlice) else None) == pictures[place]
-    lists = [[{"bytes": each, "path": None}] if each else [] for each in pictures]
+    samples = list(read_samples(path))
+    assert [sample.answer for sample in samples] == answers[11:]
+    for index, sample in enumerate(samples, start=11):
+        assert (sample.image.read_bytes() if isinstance(sample.image, ImageSlice) else None) == pictures[index]
+    lists = [[{"bytes": data, "path": None}] if data else [] for data in pictures]
     rows = pa.table({"images": lists, "question": ["?"] * 3000, "answer": answers})
-    for place, each in enumerate(
+    for index, sample in enumerate(
         read_samples(write_arrow(tmp_path / "lists", rows.slice(2)), several_images="each"), 2
     ):
-        assert (each.image.read_bytes() if isinstance(each.image, ImageSlice) else None) == pictures[place]
+        assert (sample.image.read_bytes() if isinstance(sample.image, ImageSlice) else None) == pictures[index]
 
 
 def test_messages_and_further_pictures_in_a_table(tmp_path: Path, content: dict[str, bytes]) -> None:
@@ -157,9 +157,9 @@ def test_saved_data_sets(tmp_path: Path, saved: Any) -> None:
     datasets.DatasetDict(train=saved, test=saved.select([0])).save_to_disk(tmp_path / "two")
     assert recognise(tmp_path / "one").NAME == recognise(tmp_path / "two").NAME == "arrow"
     samples = list(read_samples(tmp_path / "one"))
-    assert [each.answer for each in samples] == ["warm", "cold", "cold"]
+    assert [sample.answer for sample in samples] == ["warm", "cold", "cold"]
     assert colours_of(samples) == list(PIXELS.values())
-    assert [(each.id, each.meta) for each in read_samples(tmp_path / "two")] == [
+    assert [(sample.id, sample.meta) for sample in read_samples(tmp_path / "two")] == [
         *((f"two#train:{row}", {"split": "train"}) for row in (1, 2, 3)),
         ("two#test:1", {"split": "test"}),
     ]
@@ -175,15 +175,15 @@ def test_parquet(tmp_path: Path, saved: Any, content: dict[str, bytes], streamin
     assert recognise(tmp_path / "a.parquet").NAME == recognise(tmp_path / "hub").NAME == "parquet"
     options: dict[str, Any] = {"cache_dir": str(tmp_path / "cache"), "streaming": streaming}
     samples = list(read_samples(tmp_path / "a.parquet", **options))
-    assert [each.answer for each in samples] == ["warm", "cold", "cold"]
+    assert [sample.answer for sample in samples] == ["warm", "cold", "cold"]
     assert colours_of(samples) == list(PIXELS.values())
-    assert all(isinstance(each.image, Path if streaming else ImageSlice) for each in samples)
-    assert [each.id for each in read_samples(tmp_path / "a.parquet", limit=2, **options)] == [
+    assert all(isinstance(sample.image, Path if streaming else ImageSlice) for sample in samples)
+    assert [sample.id for sample in read_samples(tmp_path / "a.parquet", limit=2, **options)] == [
         "a.parquet#1",
         "a.parquet#2",
     ]
     rows = list(read_samples(tmp_path / "hub", limit=2, **options))
-    assert [(each.id, each.meta["split"]) for each in rows] == [
+    assert [(row.id, row.meta["split"]) for row in rows] == [
         ("hub#train:1", "train"),
         ("hub#train:2", "train"),
         ("hub#validation:1", "validation"),

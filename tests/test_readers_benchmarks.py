@@ -79,7 +79,7 @@ def test_mmbench_rotations_share_a_group_and_a_picture(tmp_path: Path) -> None:
     assert turned.image == first.image
     assert (third.answer, third.meta["choices"], third.meta["hint"]) == ("C", ["A", "B", "C"], "")
     assert chinese.language == "zh"
-    assert [colour_of(each) for each in (first, second, turned)] == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
+    assert [colour_of(sample) for sample in (first, second, turned)] == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
 
 
 def test_mmbench_pictures_stay_in_the_file(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_mmbench_cells_with_quotes_tabs_and_line_breaks(tmp_path: Path) -> None:
     with (tmp_path / "a.tsv").open("w", encoding="utf-8-sig", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\r\n")
         table.writerow(HEADER)
-        table.writerows([[each[name] for name in HEADER] for each in (row, other)])
+        table.writerows([[cells[name] for name in HEADER] for cells in (row, other)])
     first, second = samples_of(tmp_path / "a.tsv")
     assert (first.question, first.meta["hint"]) == ('Is it "a\tcat"\nor not?', "猫，狗")
     assert (second.id, colour_of(first), colour_of(second)) == ("a.tsv#4", (255, 0, 0), (0, 0, 255))

@@ -27,8 +27,8 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def fault_of(path: Path, row: int, **options: Any) -> str:
-    (found,) = (each for each in read(path, **options) if isinstance(each, BadRow) and each.row == row)
-    return found.fault
+    (bad_row,) = (entry for entry in read(path, **options) if isinstance(entry, BadRow) and entry.row == row)
+    return bad_row.fault
 
 
 # --- XrayGLM ----------------------------------------------------------------------------------------------------------
@@ -47,8 +47,8 @@ def test_xrayglm(tmp_path: Path) -> None:
     assert second.language == "en"
     assert second.image == tmp_path / "images/2_2.jpg"
     assert first.meta == {"image_id": "2_1"}
-    asked = next(read_samples(path, image_dir=tmp_path / "images", question="正常吗？", language="en"))
-    assert (asked.question, asked.language) == ("正常吗？", "en")
+    sample = next(read_samples(path, image_dir=tmp_path / "images", question="正常吗？", language="en"))
+    assert (sample.question, sample.language) == ("正常吗？", "en")
 
 
 def test_broken_xrayglm_rows(tmp_path: Path) -> None:
@@ -76,12 +76,12 @@ def test_broken_xrayglm_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "problem"),
     [({"annotations": []}, "an empty one"), ({"a": 1}, "the keys 'a'"), ([], "a list")],
 )
-def test_what_is_no_xrayglm_file_is_refused(tmp_path: Path, content: Any, found: str) -> None:
+def test_what_is_no_xrayglm_file_is_refused(tmp_path: Path, content: Any, problem: str) -> None:
     path = write(tmp_path / "openi.json", content)
-    with pytest.raises(DataError, match=rf"expected an object with a list 'annotations' of .*, found {found}\."):
+    with pytest.raises(DataError, match=rf"expected an object with a list 'annotations' of .*, found {problem}\."):
         list(read(path, format="xrayglm"))
 
 
@@ -104,10 +104,10 @@ def test_the_openi_sample(real_data: Path, language: str) -> None:
 
 
 def coco(*annotations: Any, images: Any = None) -> dict[str, Any]:
-    given = [{"license": 5, "file_name": "000000057870.jpg", "height": 480, "width": 640, "id": 57870}]
+    default_images = [{"license": 5, "file_name": "000000057870.jpg", "height": 480, "width": 640, "id": 57870}]
     return {
         "info": {"description": "COCO 2014 Dataset", "year": 2014},
-        "images": given if images is None else images,
+        "images": default_images if images is None else images,
         "licenses": [{"url": "http://creativecommons.org/licenses/by/2.0/", "id": 4, "name": "Attribution License"}],
         "annotations": list(annotations),
     }
@@ -167,7 +167,7 @@ def test_coco_files_that_were_put_together_without_new_numbers(tmp_path: Path) -
         "expected one annotation with 'id' 2, found 'B' and 'C' (numbers 2 and 3); fix: "
     )
     path = write(tmp_path / "copied.json", coco(*rows[:2], rows[0], images=[*images[:2], images[0]]))  # the same twice
-    assert [each.image for each in read_samples(path)] == [tmp_path / f"{name}.png" for name in "aca"]
+    assert [sample.image for sample in read_samples(path)] == [tmp_path / f"{name}.png" for name in "aca"]
 
 
 def test_the_patient_of_a_coco_picture_is_its_group(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_patient_of_a_coco_picture_is_its_group(tmp_path: Path) -> None:
     path = write(
         tmp_path / "c.json", coco(*({"image_id": id, "id": id, "caption": "A"} for id in (1, 2)), images=images)
     )
-    assert [each.group for each in read_samples(path)] == ["7", "7"]
+    assert [sample.group for sample in read_samples(path)] == ["7", "7"]
 
 
 # --- VQA v2 -----------------------------------------------------------------------------------------------------------
@@ -185,7 +185,9 @@ QUESTION = {"image_id": 458752, "question": "What is this photo taken looking th
 ANNOTATION = {
     "question_type": "what is this",
     "multiple_choice_answer": "net",
-    "answers": [{"answer": each, "answer_confidence": "maybe", "answer_id": 1} for each in ("net", "netting", "net")],
+    "answers": [
+        {"answer": answer, "answer_confidence": "maybe", "answer_id": 1} for answer in ("net", "netting", "net")
+    ],
     "image_id": 458752,
     "answer_type": "other",
     "question_id": 458752000,
@@ -260,8 +262,8 @@ def test_the_language_of_prompts_is_an_option_also_under_its_former_name(tmp_pat
     path = tmp_path / "openi.json"
     path.write_text(json.dumps({"annotations": [{"image_id": "2_1", "caption": "Normal."}]}))
     touch(tmp_path, "2_1.png")
-    asked = [({}, "en"), ({"language": "zh"}, "zh"), ({"english": False}, "zh"), ({"english": True}, "en")]
-    for options, language in asked:
+    cases = [({}, "en"), ({"language": "zh"}, "zh"), ({"english": False}, "zh"), ({"english": True}, "en")]
+    for options, language in cases:
         (sample,) = read_samples(path, **options)
         assert sample.language == language
         assert sample.question == {"zh": xrayglm.QUESTION, "en": xrayglm.ENGLISH_QUESTION}[language]

@@ -74,17 +74,17 @@ def test_rows_about_one_picture_share_a_group(write: Callable[[Any], Path]) -> N
 
 
 def test_the_published_prefix_may_be_there_or_not(tmp_path: Path) -> None:
-    for place, names in {
+    for directory, names in {
         "beside": ["cat.png"],
         "below": ["fewshot-data/cat.png"],
         "both": ["cat.png", "fewshot-data/cat.png"],
     }.items():
         for name in names:
-            (tmp_path / place / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / place / name).touch()
-        (tmp_path / place / "dataset.json").write_text(json.dumps([row(img="fewshot-data/cat.png")]))
-        (sample,) = read_fewshot(tmp_path / place / "dataset.json")
-        assert sample.image == tmp_path / place / names[-1]
+            (tmp_path / directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / directory / name).touch()
+        (tmp_path / directory / "dataset.json").write_text(json.dumps([row(img="fewshot-data/cat.png")]))
+        (sample,) = read_fewshot(tmp_path / directory / "dataset.json")
+        assert sample.image == tmp_path / directory / names[-1]
 
 
 def test_image_dir(folder: Path, tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_a_row_wrong_in_two_ways_says_both(write: Callable[[Any], Path]) -> None
 
 def test_missing_images_say_what_to_do(folder: Path, write: Callable[[Any], Path]) -> None:
     path = write([row(img="bird.png")])
-    place = rf"'bird\.png' in {re.escape(str(folder))}, found no such file; fix: add the file"
-    advice = rf"(?s){place}.*Set dataset\.image_dir .*dataset\.skip_missing=true"
+    problem = rf"'bird\.png' in {re.escape(str(folder))}, found no such file; fix: add the file"
+    advice = rf"(?s){problem}.*Set dataset\.image_dir .*dataset\.skip_missing=true"
     with pytest.raises(DataError, match=advice):
         read_fewshot(path)
 

@@ -16,9 +16,9 @@ from vglm.errors import DataError
 
 
 def pictures(folder: Path, *names: str) -> Path:
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (place * 9 % 256, 0, 0)).save(folder / name)
+        Image.new("RGB", (8, 8), (index * 9 % 256, 0, 0)).save(folder / name)
     return folder
 
 
@@ -37,8 +37,8 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
         {"choices": ["beach", "forest"]},
     )
     assert (second.answer, third.answer, third.language) == ("beach", "forest", "en")
-    asked = next(iter(read_samples(path, question="这是哪里？")))
-    assert (asked.question, asked.language) == ("这是哪里？", "zh")
+    sample = next(iter(read_samples(path, question="这是哪里？")))
+    assert (sample.question, sample.language) == ("这是哪里？", "zh")
 
 
 def test_chinese_classes_are_asked_for_in_chinese(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_chinese_classes_are_asked_for_in_chinese(tmp_path: Path) -> None:
 def test_classes_below_splits(tmp_path: Path) -> None:
     path = pictures(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", "test/b/3.jpg")
     splits = load_dataset(path)
-    assert [len(each) for each in (splits.train, splits.validation, splits.test)] == [2, 1, 1]
+    assert [len(samples) for samples in (splits.train, splits.validation, splits.test)] == [2, 1, 1]
     with examine(path, workers=1) as diagnosis:
         assert (diagnosis.usable, diagnosis.survey.source.format) == (4, "class_folders")
 
@@ -87,8 +87,8 @@ def test_files_that_are_no_pictures_and_empty_classes(tmp_path: Path) -> None:
     pictures(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "a/2.heic").touch()
     (tmp_path / "c").mkdir()
-    found = {row.row: row.fault for row in read(tmp_path, format="class_folders") if isinstance(row, BadRow)}
-    assert found == {
+    faults = {row.row: row.fault for row in read(tmp_path, format="class_folders") if isinstance(row, BadRow)}
+    assert faults == {
         "a/2.heic": "expected a picture, found '2.heic'; fix: convert it, or take it out",
         "c": "expected pictures in the folder, found none; fix: add some, or remove the folder",
     }

@@ -32,8 +32,8 @@ def llava(image: str) -> Any:
 
 
 def messages(image: str) -> Any:
-    asked = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": "q"}]
-    return [{"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": "a"}]}]
+    content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": "q"}]
+    return [{"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "a"}]}]
 
 
 def coco(image: str) -> Any:
@@ -160,4 +160,4 @@ def test_suffixes_in_capitals(tmp_path: Path) -> None:
 @given(st.text(max_size=60))
 def test_any_text_can_be_looked_at(name: str) -> None:
     assert plain(plain(name)) == plain(name)
-    assert explain(name) is None or all(isinstance(each, str) for each in explain(name) or ())
+    assert explain(name) is None or all(isinstance(part, str) for part in explain(name) or ())

@@ -50,13 +50,13 @@ def as_table(question: str, image: str | None) -> dict[str, Any]:
 
 
 def as_llava(question: str, image: str | None) -> dict[str, Any]:
-    said = [{"from": "human", "value": question}, {"from": "gpt", "value": "A box."}]
-    return {"conversations": said, **({"image": image} if image else {})}
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "A box."}]
+    return {"conversations": turns, **({"image": image} if image else {})}
 
 
 def as_messages(question: str, image: str | None) -> dict[str, Any]:
-    said = [{"role": "user", "content": question}, {"role": "assistant", "content": "A box."}]
-    return {"messages": said, **({"images": [image]} if image else {})}
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": "A box."}]
+    return {"messages": turns, **({"images": [image]} if image else {})}
 
 
 def as_few_shot(question: str, image: str | None) -> dict[str, Any]:
@@ -158,14 +158,14 @@ def test_pictures_and_marks_are_as_many(folder: Path) -> None:
     fault = fault_of(path, several_images="each")
     assert fault.startswith("expected a mark for each image, or none, found 1 and 2 images; fix: add the mark")
     path = lines(folder / "d.jsonl", {**row, "question": "<image>\n<image>Which?"})
-    assert [each.question for each in read_samples(path, several_images="each")] == ["Which?"] * 2
+    assert [sample.question for sample in read_samples(path, several_images="each")] == ["Which?"] * 2
 
 
 # --- nothing said -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("asked", "answered", "fault"),
+    ("question", "answered", "fault"),
     [
         ("\u200b", "A box.", "expected 'content' of a message to say something, found an empty text"),
         ([{"type": "image", "image": "a.png"}], "A box.", "expected a question beside <image>, found none"),
@@ -174,9 +174,9 @@ def test_pictures_and_marks_are_as_many(folder: Path) -> None:
         ("What?", [], "expected an answer, found an empty text; fix: write it, or take the row out"),
     ],
 )
-def test_empty_questions_and_answers_in_parts(folder: Path, asked: Any, answered: Any, fault: str) -> None:
-    said = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    assert fault_of(listed(folder / "parts.json", {"messages": said})).startswith(fault)
+def test_empty_questions_and_answers_in_parts(folder: Path, question: Any, answered: Any, fault: str) -> None:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answered}]
+    assert fault_of(listed(folder / "parts.json", {"messages": turns})).startswith(fault)
 
 
 # --- keys that would be lost ------------------------------------------------------------------------------------------
@@ -185,8 +185,8 @@ def test_empty_questions_and_answers_in_parts(folder: Path, asked: Any, answered
 def test_input_goes_on_with_the_instruction(folder: Path) -> None:
     row = {"instruction": "Describe.", "output": "Clear.", "images": ["a.png"]}
     path = listed(folder / "alpaca.json", {**row, "input": "Only the lungs."}, {**row, "input": ""})
-    assert [each.question for each in read_samples(path)] == ["Describe.\nOnly the lungs.", "Describe."]
-    assert all(not each.meta for each in read_samples(path))
+    assert [sample.question for sample in read_samples(path)] == ["Describe.\nOnly the lungs.", "Describe."]
+    assert all(not sample.meta for sample in read_samples(path))
     (folder / "t.csv").write_text("image,instruction,input,output\na.png,Describe.,Only the lungs.,Clear.\n")
     (sample,) = read_samples(folder / "t.csv")
     assert (sample.question, sample.meta) == ("Describe.\nOnly the lungs.", {})
@@ -224,8 +224,8 @@ def test_choices_are_known_where_the_answer_is_one_of_them(folder: Path) -> None
 
 
 def test_messages_that_hold_more_than_a_text_are_refused(folder: Path) -> None:
-    said = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A.", "tool_calls": [{"id": 1}]}]
-    fault = fault_of(listed(folder / "d.json", {"messages": said}))
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A.", "tool_calls": [{"id": 1}]}]
+    fault = fault_of(listed(folder / "d.json", {"messages": turns}))
     assert fault.startswith("expected messages of a role and a text, found 'tool_calls'; fix: write it into the text")
 
 
@@ -252,5 +252,5 @@ def test_no_mark_is_left_and_no_word_is_lost(pieces: list[str]) -> None:
 
 def test_a_sample_of_the_readers_is_never_empty(folder: Path) -> None:
     row = {"image": "a.png", "question": "<image>", "answer": "A box."}
-    found = list(read(lines(folder / "d.jsonl", row, {**row, "question": "What?"})))
-    assert [isinstance(each, Sample) for each in found] == [False, True]
+    rows = list(read(lines(folder / "d.jsonl", row, {**row, "question": "What?"})))
+    assert [isinstance(row_read, Sample) for row_read in rows] == [False, True]

@@ -51,12 +51,12 @@ def faults(path: Path, **options: Any) -> dict[int | str, str]:
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize(
-    ("encoding", "told"),
+    ("encoding", "hint"),
     [("utf-16", "UTF-16"), ("gb18030", "probably GBK"), ("utf-32", "UTF-32")],
 )
-def test_another_encoding_is_named(folder: Path, name: str, encoding: str, told: str) -> None:
+def test_another_encoding_is_named(folder: Path, name: str, encoding: str, hint: str) -> None:
     path = write(folder / name, TABLES[name], encoding)
-    with pytest.raises(DataError, match=rf"{name}: .*not UTF-8: it is {told}\. Save the file as UTF-8\."):
+    with pytest.raises(DataError, match=rf"{name}: .*not UTF-8: it is {hint}\. Save the file as UTF-8\."):
         list(read(path))
 
 
@@ -122,8 +122,8 @@ def test_words_for_no_value_are_not_learned(folder: Path, word: str) -> None:
 
 def test_not_a_number_is_no_value(folder: Path) -> None:
     rows = ['{"image":"a.png","question":"q","answer":NaN}', '{"image":NaN,"question":"q","answer":"a"}']
-    found = faults(write(folder / "nan.jsonl", "\n".join(rows)))
-    assert [fault.partition(";")[0] for fault in found.values()] == [
+    by_row = faults(write(folder / "nan.jsonl", "\n".join(rows)))
+    assert [fault.partition(";")[0] for fault in by_row.values()] == [
         "expected 'answer' to be text, found NaN (no value)",
         "expected the image's name to be text, found NaN (no value)",
     ]
@@ -142,17 +142,17 @@ def test_whole_numbers_that_pandas_made_decimal(
     table = "image,question,answer\n" + "".join(f"a.png,q,{value}\n" for value in values)
     for path in (write(folder / "d.jsonl", rows), write(folder / "d.csv", table)):
         caplog.clear()
-        assert [each.answer for each in read_samples(path)] == answers
-        told = "column 'answer' holds whole numbers written as 3.0, which are read as 3"
-        assert (told in caplog.text) == (answers != values)
+        assert [sample.answer for sample in read_samples(path)] == answers
+        note = "column 'answer' holds whole numbers written as 3.0, which are read as 3"
+        assert (note in caplog.text) == (answers != values)
 
 
 def test_a_gap_keeps_a_column_whole_and_a_text_does_not(folder: Path) -> None:
     row = '{{"image":"a.png","question":"q","answer":{}}}\n'
     path = write(folder / "d.jsonl", row.format("3.0") + row.format("null"))
-    assert [each.answer for each in read(path) if not isinstance(each, BadRow)] == ["3"]
+    assert [sample.answer for sample in read(path) if not isinstance(sample, BadRow)] == ["3"]
     path = write(folder / "d.jsonl", row.format("3.0") + row.format('"many"'))
-    assert [each.answer for each in read_samples(path)] == ["3.0", "many"]
+    assert [sample.answer for sample in read_samples(path)] == ["3.0", "many"]
 
 
 def test_whole_numbers_in_arrow(folder: Path) -> None:
@@ -160,7 +160,7 @@ def test_whole_numbers_in_arrow(folder: Path) -> None:
     table = pa.table({"question": ["How many?"] * 3, "answer": [3.0, None, 2.0]})
     with pa.OSFile(str(folder / "t.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    assert [each.answer for each in read(folder / "t.arrow") if not isinstance(each, BadRow)] == ["3", "2"]
+    assert [sample.answer for sample in read(folder / "t.arrow") if not isinstance(sample, BadRow)] == ["3", "2"]
 
 
 # --- own names of columns ---------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_own_names_in_training_and_in_the_doctor(few_shot_folder: Path, tmp_path
     for name in ("red.png", "blue.png"):
         shutil.copy(few_shot_folder / name, tmp_path)
     path = write(tmp_path / "own.csv", "Bild,Frage,Antwort\nred.png,Was?,Rot.\nblue.png,Was?,Blau.\n")
-    assert [each.answer for each in load_dataset(path, columns=OWN).train] == ["Rot.", "Blau."]
+    assert [sample.answer for sample in load_dataset(path, columns=OWN).train] == ["Rot.", "Blau."]
     with examine(path, options={"columns": OWN}) as diagnosis:
         assert (diagnosis.usable, diagnosis.survey.source.format) == (2, "csv")
 

@@ -82,7 +82,7 @@ def test_chinese_columns(folder: Path) -> None:
 
 def test_captions_need_no_question(folder: Path) -> None:
     path = write(folder / "t.csv", "file_name,caption\ncat.png,A cat.\ndog.png,一只狗。\n")
-    assert [(each.question, each.language) for each in read_samples(path)] == [
+    assert [(sample.question, sample.language) for sample in read_samples(path)] == [
         ("Describe the picture.", "en"),
         ("描述这张图片。", "zh"),
     ]
@@ -125,15 +125,15 @@ def test_broken_rows_of_a_table(folder: Path) -> None:
         "../cat.png,How many?,\n"
         "cat.png,How many?,One.,Two.\n"
     )
-    found = faults(write(folder / "t.csv", text))
-    assert list(found) == [3, 4, 6, 7, 8]
-    assert found[3] == (
+    by_row = faults(write(folder / "t.csv", text))
+    assert list(by_row) == [3, 4, 6, 7, 8]
+    assert by_row[3] == (
         "expected 3 cells as in the header, found 2; fix: quote cells that contain the separator, or fill the row up"
     )
-    assert re.match(r"expected image 'bird\.png' in .*, found no such file; fix: add the file", found[4])
-    assert found[6] == "expected 'question' to say something, found an empty text; fix: write it or take the row out"
-    assert found[7].count("expected") == 2
-    assert "3 cells as in the header, found 4" in found[8]
+    assert re.match(r"expected image 'bird\.png' in .*, found no such file; fix: add the file", by_row[4])
+    assert by_row[6] == "expected 'question' to say something, found an empty text; fix: write it or take the row out"
+    assert by_row[7].count("expected") == 2
+    assert "3 cells as in the header, found 4" in by_row[8]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_lines(folder: Path) -> None:
     assert second.language == "en"
     path = write(folder / "list.json", json.dumps([{"image": "cat.png", "question": "How many?", "answer": "One."}]))
     assert recognise(path).NAME == "jsonl"
-    assert [each.id for each in read_samples(path)] == ["list.json#1"]
+    assert [sample.id for sample in read_samples(path)] == ["list.json#1"]
 
 
 def test_several_pictures_of_a_row(folder: Path) -> None:
@@ -186,19 +186,22 @@ def test_several_pictures_of_a_row(folder: Path) -> None:
         folder / "r.jsonl", {"images": ["cat.png", "dog.png"], "question": "?", "answer": "!", "study_id": "s"}
     )
     assert faults(path)[1].startswith("expected one image, as the model takes no more, found 2")
-    assert [each.image for each in read_samples(path, several_images="first")] == [folder / "cat.png"]
-    assert [(each.id, each.group) for each in read_samples(path, several_images="each")] == [
+    assert [sample.image for sample in read_samples(path, several_images="first")] == [folder / "cat.png"]
+    assert [(sample.id, sample.group) for sample in read_samples(path, several_images="each")] == [
         ("r.jsonl#1.1", "s"),
         ("r.jsonl#1.2", "s"),
     ]
 
 
 def test_answers_of_several_people(folder: Path) -> None:
-    said = ["red", "dark red", "red", "blue"]
-    as_objects = [{"answer": each, "answer_confidence": "yes"} for each in said]
-    rows = [{"image": "cat.png", "question": "Which colour?", "answers": each} for each in (said, as_objects)]
+    answers = ["red", "dark red", "red", "blue"]
+    as_objects = [{"answer": answer, "answer_confidence": "yes"} for answer in answers]
+    rows = [
+        {"image": "cat.png", "question": "Which colour?", "answers": answer_list}
+        for answer_list in (answers, as_objects)
+    ]
     for sample in read_samples(lines(folder / "textvqa.jsonl", *rows)):
-        assert (sample.answer, sample.meta["answers"]) == ("red", said)
+        assert (sample.answer, sample.meta["answers"]) == ("red", answers)
     path = write(folder / "vizwiz.csv", 'image,question,answers\ncat.png,Which?,"[""blue"", ""red"", ""red""]"\n')
     (sample,) = read_samples(path)
     assert (sample.answer, sample.meta["answers"]) == ("red", ["blue", "red", "red"])
@@ -206,7 +209,7 @@ def test_answers_of_several_people(folder: Path) -> None:
     assert faults(path)[2].startswith("expected 'answers' to be a JSON list, found \"['blue' 'red']\"; fix: write")
     both = {"image": "cat.png", "question": "Which?", "multiple_choice_answer": "blue", "answers": as_objects}
     (sample,) = read_samples(lines(folder / "vqav2.jsonl", both))
-    assert (sample.answer, sample.meta["answers"]) == ("blue", said)
+    assert (sample.answer, sample.meta["answers"]) == ("blue", answers)
     bad = lines(folder / "bad.jsonl", rows[0], rows[0] | {"answers": []}, rows[0] | {"answers": ["red", None]})
     assert faults(bad) == {
         2: "expected 'answers' to be a list of answers, found an empty list; fix: list what people answered",
@@ -217,14 +220,14 @@ def test_answers_of_several_people(folder: Path) -> None:
 def test_broken_lines(folder: Path) -> None:
     good = '{"image": "cat.png", "question": "How many?", "answer": "One.", "group": "g"}'
     text = f'{good}\n{good[:-1]}\n[1]\n{{"question": "?", "answer": true}}\n{good[:-1]}, "history": [["a"]]}}\n'
-    found = faults(write(folder / "r.jsonl", text + f'{good[:-1]}, "group": [1], "split": "extra"}}\n'))
-    assert list(found) == [2, 3, 4, 5, 6]
-    assert "on one line, found text that is not valid JSON at column" in found[2]
-    assert found[3].startswith("expected an object with the table's columns, found a list")
-    assert found[4].startswith("expected 'answer' to be text, found true or false")
-    assert found[5].startswith("expected 'history' to be a list of [question, answer] pairs")
-    assert "expected 'split' to be train" in found[6]
-    assert "expected 'group' to be text or a number, found a list" in found[6]
+    by_row = faults(write(folder / "r.jsonl", text + f'{good[:-1]}, "group": [1], "split": "extra"}}\n'))
+    assert list(by_row) == [2, 3, 4, 5, 6]
+    assert "on one line, found text that is not valid JSON at column" in by_row[2]
+    assert by_row[3].startswith("expected an object with the table's columns, found a list")
+    assert by_row[4].startswith("expected 'answer' to be text, found true or false")
+    assert by_row[5].startswith("expected 'history' to be a list of [question, answer] pairs")
+    assert "expected 'split' to be train" in by_row[6]
+    assert "expected 'group' to be text or a number, found a list" in by_row[6]
 
 
 # --- folders of pictures ----------------------------------------------------------------------------------------------
@@ -249,7 +252,7 @@ def test_a_folder_with_splits(folder: Path) -> None:
         (folder / "set" / split).mkdir(parents=True)
         (folder / "set" / split / "0.png").touch()
         write(folder / "set" / split / "metadata.csv", "file_name,question,answer\n0.png,What?,A cat.\n")
-    assert [(each.id, each.meta["split"]) for each in read_samples(folder / "set")] == [
+    assert [(sample.id, sample.meta["split"]) for sample in read_samples(folder / "set")] == [
         ("set#train/metadata.csv:2", "train"),
         ("set#val/metadata.csv:2", "validation"),
     ]
@@ -309,9 +312,9 @@ def test_shards_with_splits_and_json(tmp_path: Path) -> None:
 def test_no_member_of_a_long_shard_is_lost(tmp_path: Path) -> None:
     members = {f"{key:04d}.{suffix}": f"{key}" for key in range(3000) for suffix in ("jpg", "txt")}
     samples = list(read_samples(shard(tmp_path / "s.tar", **members)))
-    assert [each.answer for each in samples] == [str(key) for key in range(3000)]
-    assert all(isinstance(each.image, ImageSlice) for each in samples)
-    assert [each.image.read_bytes() for each in samples[2990:] if isinstance(each.image, ImageSlice)] == [
+    assert [sample.answer for sample in samples] == [str(key) for key in range(3000)]
+    assert all(isinstance(sample.image, ImageSlice) for sample in samples)
+    assert [sample.image.read_bytes() for sample in samples[2990:] if isinstance(sample.image, ImageSlice)] == [
         str(key).encode() for key in range(2990, 3000)
     ]
 
@@ -326,14 +329,14 @@ def test_broken_members_of_a_shard(tmp_path: Path) -> None:
         "d.pyd": b"",
         "e.jpg": b"1",
     }
-    found = faults(shard(tmp_path / "s.tar", **members, **{"e.json": "[1]", "f.json": "{", "g.txt": " "}))
-    assert list(found) == ["b", "c", "d", "e", "f", "g"]
-    assert found["b"] == "expected 'txt', found only 'image'; fix: add it"
-    assert found["c"].startswith("expected '.txt' to be UTF-8")
-    assert found["d"].startswith("expected a picture, .json and .txt, found '.pyd'")
-    assert found["e"].startswith("expected '.json' to be a JSON object, found a list")
-    assert found["f"].startswith("expected '.json' to be a JSON object, found Expecting property name")
-    assert found["g"].startswith("expected 'txt' to say something")
+    by_key = faults(shard(tmp_path / "s.tar", **members, **{"e.json": "[1]", "f.json": "{", "g.txt": " "}))
+    assert list(by_key) == ["b", "c", "d", "e", "f", "g"]
+    assert by_key["b"] == "expected 'txt', found only 'image'; fix: add it"
+    assert by_key["c"].startswith("expected '.txt' to be UTF-8")
+    assert by_key["d"].startswith("expected a picture, .json and .txt, found '.pyd'")
+    assert by_key["e"].startswith("expected '.json' to be a JSON object, found a list")
+    assert by_key["f"].startswith("expected '.json' to be a JSON object, found Expecting property name")
+    assert by_key["g"].startswith("expected 'txt' to say something")
 
 
 def test_compressed_and_damaged_shards(tmp_path: Path) -> None:

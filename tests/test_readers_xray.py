@@ -61,14 +61,14 @@ def r2gen(tmp_path: Path) -> Path:
 def test_r2gen_gives_each_picture_with_its_split_and_group(r2gen):
     assert recognise(r2gen).NAME == "r2gen"
     samples = list(read_samples(r2gen))
-    assert [each.id for each in samples] == [
+    assert [sample.id for sample in samples] == [
         "annotation.json#train:1.1",
         "annotation.json#train:1.2",
         "annotation.json#train:2",
         "annotation.json#val:1",
     ]
-    assert [each.group for each in samples] == ["CXR1_1", "CXR1_1", "10000032", "CXR2_1"]
-    assert [each.meta["split"] for each in samples] == ["train", "train", "train", "validation"]
+    assert [sample.group for sample in samples] == ["CXR1_1", "CXR1_1", "10000032", "CXR2_1"]
+    assert [sample.meta["split"] for sample in samples] == ["train", "train", "train", "validation"]
     assert samples[2].meta["study"] == "50414267"
     assert samples[1].image == r2gen.parent / "images/CXR1_1/1.png"
     assert (samples[0].answer, samples[0].language, samples[2].language) == (REPORT, "en", "zh")
@@ -76,7 +76,7 @@ def test_r2gen_gives_each_picture_with_its_split_and_group(r2gen):
 
 
 def test_r2gen_takes_the_first_picture_or_refuses_several(r2gen):
-    assert next(each.id for each in read_samples(r2gen, several_images="first")) == "annotation.json#train:1"
+    assert next(sample.id for sample in read_samples(r2gen, several_images="first")) == "annotation.json#train:1"
     assert len(list(read_samples(r2gen, several_images="first"))) == 3
     with pytest.raises(DataError, match="train:1: expected one image"):
         list(read_samples(r2gen, several_images="refuse"))
@@ -98,12 +98,12 @@ def test_r2gen_collects_all_bad_rows(tmp_path):
     write_image(tmp_path / "a.png")
     path = tmp_path / "annotation.json"
     path.write_text(json.dumps(rows))
-    found = list(read(path, format="r2gen"))
-    assert all(isinstance(each, BadRow) for each in found)
-    assert [each.row for each in found] == [f"train:{number}" for number in range(1, 7)]
-    assert [each.is_missing_image for each in found] == [False, False, False, True, False, False]
+    results = list(read(path, format="r2gen"))
+    assert all(isinstance(row, BadRow) for row in results)
+    assert [row.row for row in results] == [f"train:{number}" for number in range(1, 7)]
+    assert [row.is_missing_image for row in results] == [False, False, False, True, False, False]
     for fault, part in zip(
-        [each.fault for each in found],
+        [row.fault for row in results],
         ["found a text", "an empty text", "'image_path'", "no such file", "leaves it", "'split' 'train' as the list"],
         strict=True,
     ):
@@ -154,17 +154,17 @@ def test_openi_xml_reads_a_folder_in_order(tmp_path):
     assert recognise(tmp_path).NAME == "openi_xml"
     assert recognise(tmp_path / "2.xml").NAME == "openi_xml"
     samples = list(read_samples(tmp_path, image_dir=tmp_path / "png", name="openi"))
-    assert [each.id for each in samples] == [
+    assert [sample.id for sample in samples] == [
         "openi#2.xml.1",
         "openi#2.xml.2",
         "openi#10.xml.1",
         "openi#10.xml.2",
     ]
-    assert {each.group for each in samples} == {"CXR2", "CXR10"}
+    assert {sample.group for sample in samples} == {"CXR2", "CXR10"}
     assert samples[0].answer == f"{REPORT} Normal chest x-XXXX."
     assert samples[0].meta == {"study": "CXR2", "caption": "Xray Chest PA and Lateral", "mesh": ["normal"]}
     impression = read_samples(tmp_path, image_dir=tmp_path / "png", sections=["impression"], several_images="first")
-    assert [each.answer for each in impression] == ["Normal chest x-XXXX."] * 2
+    assert [sample.answer for sample in impression] == ["Normal chest x-XXXX."] * 2
 
 
 def test_openi_xml_reports_what_is_wrong_with_each_file(tmp_path):
@@ -174,8 +174,8 @@ def test_openi_xml_reports_what_is_wrong_with_each_file(tmp_path):
     (tmp_path / "4.xml").write_text("<other/>")
     (tmp_path / "5.xml").write_text('<!DOCTYPE x [<!ENTITY a "aaaa">]><eCitation>&a;</eCitation>')
     (tmp_path / "6.xml").write_text("<eCitation><AbstractText Label='FINDINGS'> </AbstractText></eCitation>")
-    found = list(read(tmp_path, format="openi_xml"))
-    assert [(each.row, each.is_missing_image) for each in found] == [
+    rows = list(read(tmp_path, format="openi_xml"))
+    assert [(row.row, row.is_missing_image) for row in rows] == [
         ("1.xml", True),
         ("2.xml", True),
         ("3.xml", False),
@@ -183,10 +183,10 @@ def test_openi_xml_reports_what_is_wrong_with_each_file(tmp_path):
         ("5.xml", False),
         ("6.xml", False),
     ]
-    for each, part in zip(
-        found, ["no such file", "without pictures", "XML", "<other>", "entity", "no section with text"], strict=True
+    for row, part in zip(
+        rows, ["no such file", "without pictures", "XML", "<other>", "entity", "no section with text"], strict=True
     ):
-        assert part in each.fault
+        assert part in row.fault
     with pytest.raises(DataError, match="6 of 6 rows cannot be used"):
         list(read_samples(tmp_path, format="openi_xml"))
 
@@ -228,16 +228,16 @@ def test_mimic_cxr_joins_split_view_and_report(mimic):
     assert recognise(mimic).NAME == "mimic_cxr"
     assert recognise(mimic / "mimic-cxr-2.0.0-split.csv.gz").NAME == "mimic_cxr"
     samples = list(read_samples(mimic, name="mimic"))
-    assert [each.id for each in samples] == ["mimic#2", "mimic#3", "mimic#4", "mimic#5"]
-    assert [each.meta["split"] for each in samples] == ["train", "train", "validation", "test"]
-    assert [each.meta["view"] for each in samples] == ["PA", "LATERAL", "AP", "PA"]
-    assert [each.group for each in samples] == ["p10000032", "p10000032", "p11000011", "p12000000"]
+    assert [sample.id for sample in samples] == ["mimic#2", "mimic#3", "mimic#4", "mimic#5"]
+    assert [sample.meta["split"] for sample in samples] == ["train", "train", "validation", "test"]
+    assert [sample.meta["view"] for sample in samples] == ["PA", "LATERAL", "AP", "PA"]
+    assert [sample.group for sample in samples] == ["p10000032", "p10000032", "p11000011", "p12000000"]
     assert samples[0].answer == ("There is no focal consolidation, pleural effusion or pneumothorax. No acute process.")
     assert samples[0].image == mimic / "files/p10/p10000032/s501/aa-1.jpg"
 
 
 def test_mimic_cxr_picks_views_first_pictures_and_sections(mimic):
-    assert [each.meta["view"] for each in read_samples(mimic, views=["PA", "AP"])] == ["PA", "AP", "PA"]
+    assert [sample.meta["view"] for sample in read_samples(mimic, views=["PA", "AP"])] == ["PA", "AP", "PA"]
     assert len(list(read_samples(mimic, several_images="first"))) == 3
     assert next(iter(read_samples(mimic, sections=["IMPRESSION"]))).answer == "No acute process."
     assert next(iter(read_samples(mimic, sections=["CONCLUSION"]))).answer == "No acute process."
@@ -292,16 +292,16 @@ def test_mimic_cxr_collects_bad_lines(mimic):
     with gzip.open(mimic / "mimic-cxr-2.0.0-split.csv.gz", "at") as file:
         file.write("dd-1,504,13000000,train\nee,505,../14,train\nff,501,10000032,unknown\ngg,501\n")
     (mimic / "files/p10/p10000032/s501/aa-1.jpg").unlink()
-    bad = [each for each in read(mimic) if isinstance(each, BadRow)]
-    assert [(each.row, each.is_missing_image) for each in bad] == [
+    bad = [row for row in read(mimic) if isinstance(row, BadRow)]
+    assert [(row.row, row.is_missing_image) for row in bad] == [
         (2, True),
         (6, False),
         (7, False),
         (8, False),
         (9, False),
     ]
-    for each, part in zip(bad, ["no such file", "reports_dir", "'subject_id'", "'split'", "4 columns"], strict=True):
-        assert part in each.fault
+    for row, part in zip(bad, ["no such file", "reports_dir", "'subject_id'", "'split'", "4 columns"], strict=True):
+        assert part in row.fault
     metadata = mimic / "mimic-cxr-2.0.0-metadata.csv"
     lines = metadata.read_text().splitlines()
     metadata.write_text("\n".join([*lines, lines[1].rpartition(",")[0] + ",LL"]))

@@ -67,7 +67,7 @@ def test_commands_that_are_not_run_here_name_a_test_that_is_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def place(random_model_folder: Path, few_shot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(random_model_folder: Path, few_shot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an evaluated run and the files that commands name."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(few_shot_folder, folder / "pictures")
@@ -93,10 +93,10 @@ def run_command(command: str, model: Path, *further: str) -> None:
 
 @pytest.mark.parametrize("command", RUN_HERE)
 def test_the_command_runs(
-    command: str, place: Path, random_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, directory: Path, random_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place)
-    (run,) = (place / "outputs" / "background" / "lora").iterdir()
+    monkeypatch.chdir(directory)
+    (run,) = (directory / "outputs" / "background" / "lora").iterdir()
     named = {"--fix <folder>": f"--fix {tmp_path}/fixed", "<folder>": "pictures", "<file>": "pictures/dataset.json"}
     for name, there in (named | {"<time>": run.name, " --cfg job": ""}).items():
         command = command.replace(name, there)

@@ -73,7 +73,8 @@ BEFORE = [
     record("lost", "Red.", split="retention", kind="colour", language="en", question="What colour?", reference="Red."),
 ]
 AFTER = [
-    replace(each, prediction={"gain": "沙滩。", "lost": "沙滩。"}.get(each.id, each.prediction)) for each in BEFORE
+    replace(original, prediction={"gain": "沙滩。", "lost": "沙滩。"}.get(original.id, original.prediction))
+    for original in BEFORE
 ]
 
 
@@ -133,7 +134,7 @@ def test_the_page_says_what_changed(make_folder: Callable[..., Path]) -> None:
         "On 2 test samples, exact match went from 50.0% before to 100.0% after: 1 answer became right, 0 became" in text
     )
     assert (
-        "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; too few questions to tell what was"
+        "from 100.0% before to 50.0% after: 0 answers became right, 1 became wrong; too few questions to judge what was"
         in text
     )
     assert "EVALUATED ON TRAINING IMAGES 1 of 3 test images were trained on." in text
@@ -186,11 +187,11 @@ def test_answers_beyond_the_limit_are_in_a_file_beside_the_page(
     assert not beside.exists()
     monkeypatch.setattr(answers_section, "MAX_ROWS_BYTES", 500)
     page = Page(render(folder).read_text(encoding="utf-8"))
-    kept = page.data["rows"]
-    assert f"Of {len(rows)} samples {len(kept)} are in this page" in page.text
-    assert 0 < len(kept) < len(rows)
-    assert [row for row in rows if row[1] in [each[1] for each in kept]] == kept
-    assert "lost" in [row[1] for row in kept]  # right before, wrong after: first of all
+    shown = page.data["rows"]
+    assert f"Of {len(rows)} samples {len(shown)} are in this page" in page.text
+    assert 0 < len(shown) < len(rows)
+    assert [row for row in rows if row[1] in [line[1] for line in shown]] == shown
+    assert "lost" in [row[1] for row in shown]  # right before, wrong after: first of all
     lines = [json.loads(line) for line in beside.read_text(encoding="utf-8").splitlines()]
     assert {line["id"] for line in lines} == {row[1] for row in rows}
     gain = next(line for line in lines if line["id"] == "gain")
@@ -267,7 +268,7 @@ def _written(make_folder: Callable[..., Path], text: str) -> list[Any]:
     values = dict.fromkeys(("question", "reference", "kind", "image"), text)
     worse = [record(f"{row}", text, **values) for row in range(40)]
     same = [record(f"b{row}", "b", reference="b", kind="b") for row in range(40)]
-    before, after = [*worse, *same], [*(replace(each, prediction=text + "!") for each in worse), *same]
+    before, after = [*worse, *same], [*(replace(original, prediction=text + "!") for original in worse), *same]
     evaluation = replace(
         EVALUATION, title=text, summary=text, facts={text: text}, command=text,
         stamps=(Stamp(text=text, detail=text),), candidate=Arm(label="after", meaning=text),
@@ -282,7 +283,7 @@ def _written(make_folder: Callable[..., Path], text: str) -> list[Any]:
 
 def test_markdown_is_a_table_and_a_few_changed_examples(make_folder: Callable[..., Path]) -> None:
     many = [record(f"{row}", "猫") for row in range(9)]
-    path = render(make_folder(many, [replace(each, prediction="沙滩。") for each in many]))
+    path = render(make_folder(many, [replace(original, prediction="沙滩。") for original in many]))
     text = (path.parent / "report.md").read_text(encoding="utf-8")
     assert "| **Test set** | 9 | 0.0% | 100.0% | +100.0 |" in text
     assert text.count("| wrong → right |\n") == 5
@@ -297,7 +298,9 @@ def test_labels_and_purpose_are_data(make_folder: Callable[..., Path]) -> None:
         candidate=Arm(label="true", meaning="its own image"),
         stamps=(),
     )
-    shuffled = [replace(each, image_sha256="0" * 64) for each in BEFORE[:3]]  # of which nobody knows what is right
+    shuffled = [
+        replace(original, image_sha256="0" * 64) for original in BEFORE[:3]
+    ]  # of which nobody knows what is right
     text = render(make_folder(shuffled, AFTER[:3], evaluation)).read_text(encoding="utf-8")
     assert (
         "Of 2 test samples, 50.0% are answered right with shuffled images and 100.0% with true ones, "
@@ -323,8 +326,8 @@ def test_rendering_again_replaces_and_a_failure_leaves_the_old_report(make_folde
 
 def test_the_terminal_table_fits_80_columns(make_folder: Callable[..., Path]) -> None:
     kinds = ["颜色颜色的问题很长很长", "b", "c", "d", "e"]
-    before = [replace(each, kind=kind) for each, kind in zip(BEFORE, kinds, strict=True)]
-    after = [replace(each, kind=kind) for each, kind in zip(AFTER, kinds, strict=True)]
+    before = [replace(original, kind=kind) for original, kind in zip(BEFORE, kinds, strict=True)]
+    after = [replace(original, kind=kind) for original, kind in zip(AFTER, kinds, strict=True)]
     output = StringIO()
     summarise(make_folder(before, after), Console(file=output, width=80))
     lines = output.getvalue().splitlines()
@@ -334,7 +337,7 @@ def test_the_terminal_table_fits_80_columns(make_folder: Callable[..., Path]) ->
     assert lines[-1].startswith("Report: ")
     assert lines[-1].endswith("index.html")
     inside = "".join("│" if line.startswith("│") else " " for line in lines)
-    tables = [lines[found.start() : found.end()] for found in re.finditer("│+", inside)]
+    tables = [lines[match.start() : match.end()] for match in re.finditer("│+", inside)]
     assert len(tables) == 2
     assert all(len({cell_len(line) for line in table}) == 1 for table in tables)
 
@@ -343,16 +346,18 @@ def test_the_terminal_table_fits_80_columns(make_folder: Callable[..., Path]) ->
 def test_a_name_is_printed_as_it_is(make_folder: Callable[..., Path], kind: str) -> None:
     output = StringIO()
     kinds = [kind, *"bcde"]
-    arms = ([replace(each, kind=name) for each, name in zip(arm, kinds, strict=True)] for arm in (BEFORE, AFTER))
+    arms = (
+        [replace(original, kind=name) for original, name in zip(arm, kinds, strict=True)] for arm in (BEFORE, AFTER)
+    )
     summarise(make_folder(*arms), Console(file=output, width=80))
     assert f"  {kind[:8]}" in output.getvalue()
 
 
 def answers(right: int, n: int, **values: object) -> list[Prediction]:
-    places = ["沙滩。" if row % 2 else "雪地。" for row in range(n)]
+    backgrounds = ["沙滩。" if row % 2 else "雪地。" for row in range(n)]
     return [
-        record(f"{row:03}", place if row < right else "猫。", **{"reference": place, **values})
-        for row, place in enumerate(places)
+        record(f"{row:03}", background if row < right else "猫。", **{"reference": background, **values})
+        for row, background in enumerate(backgrounds)
     ]
 
 
@@ -380,18 +385,18 @@ def test_the_verdict_claims_no_more_than_the_data(
 def test_cut_answers_are_counted_for_each_arm(
     make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, after = answers(4, 40), [replace(each, finish="eos") for each in answers(30, 40)]
-    cut = [replace(each, finish="length" if place < 7 else None) for place, each in enumerate(before)]
-    for arm, said in ((cut, True), (before, False)):
+    before, after = answers(4, 40), [replace(answer, finish="eos") for answer in answers(30, 40)]
+    cut = [replace(original, finish="length" if index < 7 else None) for index, original in enumerate(before)]
+    for arm, is_stated in ((cut, True), (before, False)):
         folder = make_folder(arm, after, replace(EVALUATION, stamps=(), decoding={"max_new_tokens": 5}))
         text = " ".join(Page(render(folder).read_text(encoding="utf-8")).text.split())
         sentence = "of 40 answers an arm, 7 (before) and 0 (after) reached max_new_tokens = 5 and were cut there."
         summarise(folder)
         shown = " ".join(capsys.readouterr().out.split())
         for where in (text, (folder / "report/report.md").read_text(encoding="utf-8"), shown):
-            assert (sentence in where) is said
+            assert (sentence in where) is is_stated
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        assert metrics["splits"]["test"]["cut"] == {"before": 7 if said else 0, "after": 0}
+        assert metrics["splits"]["test"]["cut"] == {"before": 7 if is_stated else 0, "after": 0}
 
 
 def test_a_stamp_is_part_of_the_verdict(make_folder: Callable[..., Path]) -> None:
@@ -417,8 +422,11 @@ def test_a_model_that_ignores_its_image_is_told_so(make_folder: Callable[..., Pa
     assert "majority classthe commonest label" in text
     assert "55.0%" in text
     report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
-    assert [(each["arm"], each["finding"]) for each in report["image_use"]] == [("before", "open"), ("after", "better")]
-    assert [each["changed"] for each in report["image_use"]] == [0, 33]
+    assert [(entry["arm"], entry["finding"]) for entry in report["image_use"]] == [
+        ("before", "open"),
+        ("after", "better"),
+    ]
+    assert [entry["changed"] for entry in report["image_use"]] == [0, 33]
     assert report["image_use"][1]["true_image"] == 0.9
     assert report["baselines"][0]["scores"] == {"exact_match": 0.55}
 
@@ -434,9 +442,9 @@ def test_one_unchanged_answer_is_no_proof_that_the_image_is_ignored(make_folder:
 def test_a_verdict_by_another_metric_than_the_one_asked_for_says_so(make_folder: Callable[..., Path]) -> None:
     config = "metrics: {names: [likelihood_accuracy], labels: null, convention: null}"
     path = render(make_folder(answers(20, 40), answers(36, 40), replace(EVALUATION, config=config, stamps=())))
-    said = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))["verdict"]["en"]
-    assert "Better: Exact match went from 50.0% to 90.0%" in said
-    assert "Accuracy by likelihood was asked for first, but does not apply to these answers" in said
+    verdict = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))["verdict"]["en"]
+    assert "Better: Exact match went from 50.0% to 90.0%" in verdict
+    assert "Accuracy by likelihood was asked for first, but does not apply to these answers" in verdict
 
 
 def test_a_gain_that_owes_nothing_to_the_image_and_a_rule_that_does_as_well_are_part_of_the_verdict(
@@ -481,7 +489,7 @@ def test_a_classification_shows_its_confusion(make_folder: Callable[..., Path]) 
         record(f"{row}", "wolf", reference="cat" if row % 2 else "dog", kind="ab"[row % 2], language="en")
         for row in range(24)
     ]
-    after = [replace(each, prediction=each.reference) for each in before]
+    after = [replace(original, prediction=original.reference) for original in before]
     config = "metrics: {names: [accuracy, macro_f1], labels: null, convention: null}"
     path = render(make_folder(before, after, replace(EVALUATION, config=config, stamps=())))
     page = Page(path.read_text(encoding="utf-8"))
@@ -504,7 +512,7 @@ def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_wh
     choices = {"kind": "yes_no", "meta": {"choices": '["Yes.", "No."]'}, "reference": "Yes.", "language": "en"}
     before = [record(f"{row}", "No.", **choices) for row in range(12)]
     before += [record(f"c{row}", "A cat.", kind="caption", reference="A dog.", language="en") for row in range(15)]
-    after = [replace(each, prediction=each.reference) for each in before]
+    after = [replace(row, prediction=row.reference) for row in before]
     config = "metrics: {names: [choice_accuracy], labels: null, convention: null}"
     path = render(make_folder(before, after, replace(EVALUATION, config=config, stamps=())))
     text = " ".join(Page(path.read_text(encoding="utf-8")).text.split())
@@ -519,12 +527,12 @@ def test_slices_to_which_the_primary_metric_does_not_apply_are_by_another_one_wh
 def test_slices_of_our_worlds_have_chinese_names_and_those_of_others_their_own(
     make_folder: Callable[..., Path],
 ) -> None:
-    places, cars = ("moon", "volcano"), ("hybrid", "diesel")
+    bodies, cars = ("moon", "volcano"), ("hybrid", "diesel")
     before = [
-        record(f"{row}", "a", meta={"place": places[row % 2], "type": cars[row % 2]}, language="en")
+        record(f"{row}", "a", meta={"place": bodies[row % 2], "type": cars[row % 2]}, language="en")
         for row in range(12)
     ]
-    after = [replace(each, prediction=each.reference) for each in before]
+    after = [replace(original, prediction=original.reference) for original in before]
     page = render(make_folder(before, after)).read_text(encoding="utf-8")
     assert ">月球<" in page
     assert ">火山<" in page
@@ -535,7 +543,7 @@ def test_slices_of_our_worlds_have_chinese_names_and_those_of_others_their_own(
 def test_all_values_of_our_worlds_have_chinese_names() -> None:
     rng = np.random.default_rng(1)
     chests = [describe(sample_chest(rng)) for _ in range(400)]
-    values = {name: {str(each[name]) for each in chests} for name in chests[0] if name != "cardiothoracic_ratio"}
+    values = {name: {str(chest[name]) for chest in chests} for name in chests[0] if name != "cardiothoracic_ratio"}
     values |= {"place": {*PLACES, *NEW_PLACES}, "type": {*TYPES}}
     for field, some in values.items():
         for value in some:
@@ -544,7 +552,7 @@ def test_all_values_of_our_worlds_have_chinese_names() -> None:
 
 def test_examples_are_drawn_of_all_changed_samples_one_draw_each(make_folder: Callable[..., Path]) -> None:
     before = [record(name, "一只猫。", draw=draw) for name in "abcdef" for draw in range(3)]
-    after = [replace(each, prediction=f"沙滩{each.id}{each.draw}。") for each in before]
+    after = [replace(original, prediction=f"沙滩{original.id}{original.draw}。") for original in before]
     markdown = (render(make_folder(before, after)).parent / "report.md").read_text(encoding="utf-8")
     drawn = [name for name in "abcdef" for draw in range(3) if f"沙滩{name}{draw}。" in markdown]
     assert len(drawn) == len(set(drawn)) == 5
@@ -620,7 +628,7 @@ def test_the_plot_is_a_file_of_its_own(make_folder: Callable[..., Path]) -> None
     evaluation = replace(EVALUATION, title=ATTACK)
     plot = (render(make_folder(answers(4, 40), answers(30, 40), evaluation)).parent / "scores.svg").read_text("utf-8")
     root = ElementTree.fromstring(plot)
-    texts = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert texts[0] == f"{ATTACK}: after − before, points, 95% interval, n = 40"
     assert texts[texts.index("Exact match") + 1] == "+65.0"
     circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
@@ -633,7 +641,7 @@ def test_findings_of_reports_stand_side_by_side_and_one_that_is_never_named_is_s
     effusion, opacity, normal = "右侧胸腔积液。", "右肺中野见片状阴影。", "心影不大，双肺清晰。"
     references = [effusion] * 12 + [opacity] * 5 + [normal] * 13
     before = [record(f"{row:03}", normal, reference=text) for row, text in enumerate(references)]
-    after = [replace(each, prediction=effusion if row < 9 else normal) for row, each in enumerate(before)]
+    after = [replace(original, prediction=effusion if row < 9 else normal) for row, original in enumerate(before)]
     config = "metrics: {names: [findings_micro_f1], labels: null, convention: null}"
     path = render(make_folder(before, after, replace(EVALUATION, config=config, stamps=())))
     page = path.read_text(encoding="utf-8")
@@ -644,45 +652,50 @@ def test_findings_of_reports_stand_side_by_side_and_one_that_is_never_named_is_s
     assert rows[2].startswith(
         "Pleural Effusion 胸腔积液 12 never 从未 – 0.0 0.0 to 24.2 0.0 至 24.2 0.0 – 9 100.0 70.1"
     )
-    said = "Test set, after: never named in any answer, though in references: Lung Opacity (n = 5)."
-    assert said in Page(page).text
+    sentence = "Test set, after: never named in any answer, though in references: Lung Opacity (n = 5)."
+    assert sentence in Page(page).text
     assert "In no reference and no answer: Enlarged Cardiomediastinum, Cardiomegaly, Lung Lesion, Edema" in page
     report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
-    assert report["never_named"][0]["en"] == said
-    found = report["splits"]["test"]["findings"]["after"]["Pleural Effusion"]
-    assert (found["n"], found["named"], found["precision"], found["recall"]) == (12, 9, 1.0, 0.75)
+    assert report["never_named"][0]["en"] == sentence
+    effusion_row = report["splits"]["test"]["findings"]["after"]["Pleural Effusion"]
+    assert (effusion_row["n"], effusion_row["named"], effusion_row["precision"], effusion_row["recall"]) == (
+        12,
+        9,
+        1.0,
+        0.75,
+    )
     text = (path.parent / "report.md").read_text(encoding="utf-8")
     assert "| Lung Opacity | 5 | **never** | – | 0.0 | 0.0 | – | **never** | – | 0.0 | 0.0 | – |" in text
-    assert f"- {said}" in text
+    assert f"- {sentence}" in text
     output = StringIO()
     summarise(path.parents[1], Console(file=output, width=80))
-    assert said in " ".join(output.getvalue().split())
+    assert sentence in " ".join(output.getvalue().split())
 
 
 def test_reports_that_name_everything_are_warned_of(make_folder: Callable[..., Path]) -> None:
     effusion, normal = "Right pleural effusion.", "The lungs are clear."
     everything = "Pleural effusion, pneumothorax, consolidation, cardiomegaly, edema, fracture and pneumonia."
     before = [record(f"{row:03}", normal, reference=effusion if row < 20 else normal) for row in range(30)]
-    after = [replace(each, prediction=everything) for each in before]
+    after = [replace(original, prediction=everything) for original in before]
     config = "metrics: {names: [abnormal_recall], labels: null, convention: null}"
     evaluation = replace(EVALUATION, config=config, stamps=())
     report = render(make_folder(before, after, evaluation)).parent / "report.json"
-    found = json.loads(report.read_text(encoding="utf-8"))
-    assert "But its answers are 4.1 times as long as the references" in found["verdict"]["en"]
-    assert any("after: the answers are 4.1 times as long" in line["en"] for line in found["findings"])
-    alike = [replace(each, prediction=effusion) for each in before]
+    content = json.loads(report.read_text(encoding="utf-8"))
+    assert "But its answers are 4.1 times as long as the references" in content["verdict"]["en"]
+    assert any("after: the answers are 4.1 times as long" in line["en"] for line in content["findings"])
+    alike = [replace(original, prediction=effusion) for original in before]
     report = render(make_folder(before, alike, evaluation)).parent / "report.json"
     assert "times as long" not in report.read_text(encoding="utf-8")
 
 
 def test_samples_that_share_pixels_are_one_group(make_folder: Callable[..., Path]) -> None:
     arms = [
-        [replace(each, image_sha256=f"{place // 5:064x}") for place, each in enumerate(answers(right, 40))]
+        [replace(answer, image_sha256=f"{index // 5:064x}") for index, answer in enumerate(answers(right, 40))]
         for right in (4, 30)
     ]
     result = read_comparison(make_folder(*arms)).splits["test"].primary
     assert (result.n, result.groups) == (40, 8)
-    apart = [[replace(each, image_sha256=None) for each in arm] for arm in arms]
+    apart = [[replace(original, image_sha256=None) for original in arm] for arm in arms]
     assert read_comparison(make_folder(*apart)).splits["test"].primary.groups == 40
 
 
@@ -692,7 +705,7 @@ def test_without_findings_there_is_no_such_section(make_folder: Callable[..., Pa
 
 def test_page_and_terminal_call_right_what_the_primary_metric_does(make_folder: Callable[..., Path]) -> None:
     before = [record(f"{row:03}", "No.", reference="yes" if row % 2 else "no", language="en") for row in range(40)]
-    after = [replace(each, prediction="Yes." if each.reference == "yes" else "No.") for each in before]
+    after = [replace(original, prediction="Yes." if original.reference == "yes" else "No.") for original in before]
     config = "metrics: {names: [pope_accuracy], labels: null, convention: null}"
     folder = make_folder(before, after, replace(EVALUATION, config=config, stamps=()))
     path = render(folder)
@@ -742,7 +755,7 @@ def test_a_report_and_its_figures_appear_together_or_the_earlier_ones_stay(
     render(folder)
     names = ("metrics.json", "report/index.html", "report/report.md", "report/report.json")
     before = [(folder / name).read_bytes() for name in names]
-    make_folder(after=[replace(each, prediction=each.reference) for each in AFTER])
+    make_folder(after=[replace(original, prediction=original.reference) for original in AFTER])
     (folder / ".report.0a1b2c3d.partial").mkdir()  # of a process that was killed
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules[render.__module__], "_markdown", _fill_the_disk)
@@ -787,7 +800,10 @@ def test_what_leads_out_of_an_evaluation_is_not_shown(make_folder: Callable[...,
 
 
 def test_names_with_markup_are_printed_as_they_are(make_folder: Callable[..., Path]) -> None:
-    records = [replace(each, kind="[/b]") for each in BEFORE], [replace(each, kind="[/b]") for each in AFTER]
+    records = (
+        [replace(original, kind="[/b]") for original in BEFORE],
+        [replace(original, kind="[/b]") for original in AFTER],
+    )
     folder = make_folder(*records, replace(EVALUATION, title="[red]x[/b]"))
     output = StringIO()
     summarise(folder, Console(file=output, width=80))

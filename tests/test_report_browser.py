@@ -44,8 +44,8 @@ class Browser:
         self._reader, back = os.pipe()
 
         def connect() -> None:
-            for place, end in ((3, fcntl.fcntl(there, fcntl.F_DUPFD, 30)), (4, fcntl.fcntl(back, fcntl.F_DUPFD, 30))):
-                os.dup2(end, place)
+            for number, end in ((3, fcntl.fcntl(there, fcntl.F_DUPFD, 30)), (4, fcntl.fcntl(back, fcntl.F_DUPFD, 30))):
+                os.dup2(end, number)
 
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
         assert CHROMIUM is not None
@@ -85,14 +85,14 @@ class Browser:
         """Load a page and wait until it is shown."""
         self.events.clear()
         self.call("Page.navigate", url=page.as_uri())
-        while not any(each.get("method") == "Page.loadEventFired" for each in self.events):
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
         self.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
 
     def run(self, script: str) -> Any:
-        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
@@ -100,13 +100,13 @@ class Browser:
     def requests(self) -> list[str]:
         """What was asked for, besides what is written in the page."""
         urls = [
-            each["params"]["request"]["url"] for each in self.events if each["method"] == "Network.requestWillBeSent"
+            event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"
         ]
         return [url for url in urls if not url.startswith("data:")]
 
     def complaints(self) -> list[dict[str, Any]]:
         names = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-        return [each["params"] for each in self.events if each["method"] in names]
+        return [event["params"] for event in self.events if event["method"] in names]
 
     def close(self) -> None:
         self._process.kill()
@@ -136,7 +136,9 @@ def make_page(tmp_path: Path) -> Callable[[int], Path]:
                     question=f"第{row}张图片的背景里有什么？",
                 )
             )  # fmt: skip
-        after = [replace(each, prediction="雪山。" if row % 5 == 0 else "沙滩。") for row, each in enumerate(before)]
+        after = [
+            replace(original, prediction="雪山。" if row % 5 == 0 else "沙滩。") for row, original in enumerate(before)
+        ]
         write_evaluation(replace(EVALUATION, stamps=()), tmp_path)
         write_predictions(before, tmp_path / "before/predictions.jsonl")
         write_predictions(after, tmp_path / "after/predictions.jsonl")
@@ -149,7 +151,7 @@ def full_page(folder: Path, evaluation: Evaluation) -> Path:
     """A report with everything in it: curves, controls, baselines, slices, classes, a retention set, stamps."""
     config = "metrics: {names: [accuracy, macro_f1, bleu_13a, rouge_l_characters], labels: null, convention: null}"
     kinds = {
-        name: [replace(each, kind="ab"[row % 2]) for row, each in enumerate(rows)]
+        name: [replace(original, kind="ab"[row % 2]) for row, original in enumerate(rows)]
         for name, rows in (
             ("before", answers(4, 40) + answers(38, 40, split="retention")),
             ("after", answers(30, 40) + answers(10, 40, split="retention")),
@@ -309,7 +311,7 @@ def test_it_fits_a_phone_and_follows_the_dark_scheme(browser: Browser, make_page
         colours = browser.run(
             "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
         )
-        light, dark = (sum(map(int, each[4:-1].split(","))) for each in colours)
+        light, dark = (sum(map(int, colour[4:-1].split(","))) for colour in colours)
         assert light > 600 > 100 > dark
     finally:
         browser.call("Emulation.clearDeviceMetricsOverride")

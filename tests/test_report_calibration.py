@@ -61,7 +61,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_it_is_drawn_in_both_languages_and_fits_a_phone(browser: Browser, page: Path) -> None:
     browser.open(page)
     dots = "[...document.querySelectorAll('.reliability circle')].map((e) => [e.cx, e.cy].map((v) => v.baseVal.value))"
-    assert [place for dot in browser.run(dots) for place in dot] == pytest.approx([190, 100, 150, 50])
+    assert [coordinate for dot in browser.run(dots) for coordinate in dot] == pytest.approx([190, 100, 150, 50])
     assert browser.run("document.querySelector('#calibration h2').innerText") == "How sure it is"
     browser.run("document.getElementById('switch').click()")
     assert browser.run("document.querySelector('#calibration h2').innerText") == "置信度校准"

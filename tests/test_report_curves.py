@@ -48,15 +48,15 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 def circles(svg: str, css: str) -> list[tuple[float, float]]:
     root = ElementTree.fromstring(svg)
-    found = [each for each in root.iter() if each.tag.endswith("circle") and each.attrib["class"] == css]
-    return [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in found]
+    elements = [element for element in root.iter() if element.tag.endswith("circle") and element.attrib["class"] == css]
+    return [(float(element.attrib["cx"]), float(element.attrib["cy"])) for element in elements]
 
 
 def test_the_path_goes_right_where_ability_is_lost_and_up_where_the_domain_gains(tmp_path: Path) -> None:
     curves = read_curves(write(tmp_path))
     assert curves is not None
     path, scores, loss = plots(curves)
-    assert [each.name for each in (path, scores, loss)] == ["plot-path", "plot-scores", "plot-learning"]
+    assert [path_of_plot.name for path_of_plot in (path, scores, loss)] == ["plot-path", "plot-scores", "plot-learning"]
     svg = str(path.inline())
     (x0, y0), (x1, y1) = circles(svg, "dot")  # within the budget
     ((x2, y2),) = circles(svg, "dot lost")  # beyond it
@@ -65,7 +65,7 @@ def test_the_path_goes_right_where_ability_is_lost_and_up_where_the_domain_gains
     assert (x2 - x0) / (x1 - x0) == pytest.approx(40 / 2, rel=0.01)
     assert (y0 - y2) / (y0 - y1) == pytest.approx(0.9 / 0.6, rel=0.01)
     assert circles(svg, "chosen") == [(x1, y1)]
-    budget = next(each for each in ElementTree.fromstring(svg).iter() if each.get("class") == "budget")
+    budget = next(element for element in ElementTree.fromstring(svg).iter() if element.get("class") == "budget")
     assert (float(budget.attrib["x1"]) - x0) / (x2 - x0) == pytest.approx(5 / 40, rel=0.01)
     assert path.rows == [("0", "0.0", "0.0", ""), ("50", "+60.0", "+2.0", "●"), ("100", "+90.0", "+40.0", "")]
 
@@ -75,12 +75,12 @@ def test_every_plot_has_a_title_a_description_and_stays_within_its_frame(tmp_pat
     assert curves is not None
     for plot in plots(curves):
         root = ElementTree.fromstring(str(plot.inline()))
-        names = {each.get("id"): each.text for each in root if each.tag in ("title", "desc")}
+        names = {element.get("id"): element.text for element in root if element.tag in ("title", "desc")}
         assert root.attrib["aria-labelledby"].split() == list(names)
         assert list(names.values()) == [plot.title.en, plot.about.en]
-        for each in root.iter("circle"):
-            assert 0 <= float(each.attrib["cx"]) <= WIDTH
-            assert 0 <= float(each.attrib["cy"]) <= HEIGHT
+        for circle in root.iter("circle"):
+            assert 0 <= float(circle.attrib["cx"]) <= WIDTH
+            assert 0 <= float(circle.attrib["cy"]) <= HEIGHT
         assert len(plot.rows[0]) == len(plot.header)
 
 
@@ -99,7 +99,7 @@ def test_a_retention_set_that_falls_and_a_loss_that_breaks_are_said_at_the_top(
     page = render(make_folder(**values))
     text = page.read_text(encoding="utf-8")
     summary = text.partition('<section class="summary"')[2].partition("</section>")[0]
-    line = next(each for each in summary.split("<li") if expected in each)
+    line = next(item for item in summary.split("<li") if expected in item)
     assert 'class="worse"' in line
     assert expected in (page.parent / "report.md").read_text(encoding="utf-8")
 
@@ -128,7 +128,7 @@ def test_the_page_shows_the_curves_and_the_files_lie_beside_it(make_folder: Call
         in (" ".join(page.text.split()))
     )
     file = (folder / "report" / "curves.svg").read_text(encoding="utf-8")
-    texts = ["".join(each.itertext()) for each in ElementTree.fromstring(file).iter(f"{SVG}text")]
+    texts = ["".join(element.itertext()) for element in ElementTree.fromstring(file).iter(f"{SVG}text")]
     assert {"50, chosen", "budget: 5", "Loss in training"} <= set(texts)
     assert "curves.svg" in (folder / "report" / "report.md").read_text(encoding="utf-8")
     (folder / "curves.json").unlink()

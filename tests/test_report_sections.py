@@ -137,25 +137,25 @@ def test_the_hardest_training_samples_are_shown_with_picture_and_loss(make_folde
 
 
 def test_people_who_wrote_the_references_are_scored_against_one_another(make_folder: Callable[..., Path]) -> None:  # noqa: F811
-    def asked(name: str, prediction: str, *references: str) -> Prediction:
+    def rated(name: str, prediction: str, *references: str) -> Prediction:
         return record(name, prediction, reference=json.dumps(references, ensure_ascii=False))
 
     rows = [
-        asked("all", "猫。", "猫。", "猫。", "猫。"),  # 3 of 3 pairs; each is right by the others
-        asked("two", "猫。", "猫。", "狗。", "猫。"),  # 1 of 3 pairs; two are right by the others
-        asked("none", "鱼。", "猫。", "狗。", "马。"),  # none
+        rated("all", "猫。", "猫。", "猫。", "猫。"),  # 3 of 3 pairs; each is right by the others
+        rated("two", "猫。", "猫。", "狗。", "猫。"),  # 1 of 3 pairs; two are right by the others
+        rated("none", "鱼。", "猫。", "狗。", "马。"),  # none
         record("one", "沙滩。"),
     ]
-    folder = make_folder([replace(each, prediction="鱼。") for each in rows], rows)
+    folder = make_folder([replace(row, prediction="鱼。") for row in rows], rows)
     report = render(folder).parent
-    found = json.loads((report / "report.json").read_text(encoding="utf-8"))["agreement"]
-    assert found["samples"] == {"all": 1.0, "two": pytest.approx(1 / 3), "none": 0.0}
+    agreement = json.loads((report / "report.json").read_text(encoding="utf-8"))["agreement"]
+    assert agreement["samples"] == {"all": 1.0, "two": pytest.approx(1 / 3), "none": 0.0}
     task = AnnotationTask(
-        [(place, row.id, text) for row in rows[:3] for place, text in enumerate(json.loads(row.reference))]
+        [(index, row.id, text) for row in rows[:3] for index, text in enumerate(json.loads(row.reference))]
     )
-    assert found["alpha"] == pytest.approx(task.alpha())
-    assert found["people"]["value"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert found["people"]["n"] == 3
+    assert agreement["alpha"] == pytest.approx(task.alpha())
+    assert agreement["people"]["value"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert agreement["people"]["n"] == 3
     markdown = (report / "report.md").read_text(encoding="utf-8")
     assert (
         "3 test samples have several references, 3.0 each. Of two references to the same question 44.4% are equal"
@@ -165,11 +165,9 @@ def test_people_who_wrote_the_references_are_scored_against_one_another(make_fol
     assert f"alpha of the texts is {task.alpha():.2f}" in markdown
     assert "| one reference, against the others | 55.6% |" in markdown
     assert "| after | 66.7% |" in markdown
-    answered = [replace(each, reference="猫。", meta={"answers": each.reference}) for each in rows[:3]]
-    again = (
-        render(make_folder([replace(each, prediction="鱼。") for each in answered], answered)).parent / "report.json"
-    )
-    assert json.loads(again.read_text(encoding="utf-8"))["agreement"] == found
+    answered = [replace(row, reference="猫。", meta={"answers": row.reference}) for row in rows[:3]]
+    again = render(make_folder([replace(row, prediction="鱼。") for row in answered], answered)).parent / "report.json"
+    assert json.loads(again.read_text(encoding="utf-8"))["agreement"] == agreement
     without = render(make_folder([rows[3]], [rows[3]]))
     assert 'id="agreement"' not in without.read_text(encoding="utf-8")
 
@@ -186,8 +184,8 @@ def test_the_terminal_speaks_chinese(make_folder: Callable[..., Path]) -> None: 
 
 def test_how_answers_end_is_counted_for_each_arm(make_folder: Callable[..., Path]) -> None:  # noqa: F811
     before = answers(4, 40)
-    after = [replace(each, finish="length" if row < 7 else "eos") for row, each in enumerate(before)]
-    after[10:12] = [replace(each, prediction=" ") for each in after[10:12]]
+    after = [replace(original, finish="length" if row < 7 else "eos") for row, original in enumerate(before)]
+    after[10:12] = [replace(original, prediction=" ") for original in after[10:12]]
     after[12] = replace(after[12], prediction="", finish=None, error="image x.png is damaged")
     folder = make_folder(before, after)
     report = render(folder).parent
@@ -196,9 +194,9 @@ def test_how_answers_end_is_counted_for_each_arm(make_folder: Callable[..., Path
         "before": {"eos": 0, "length": 0, "empty": 0, "error": 0, "unknown": 40},
         "after": {"eos": 30, "length": 7, "empty": 2, "error": 1, "unknown": 0},
     }
-    said = "Test set, after: 2 of 40 answers are empty."
-    assert said in (report / "index.html").read_text(encoding="utf-8").partition("</section>")[0]
+    sentence = "Test set, after: 2 of 40 answers are empty."
+    assert sentence in (report / "index.html").read_text(encoding="utf-8").partition("</section>")[0]
     markdown = (report / "report.md").read_text(encoding="utf-8")
     assert "| Test set \\(after\\) | 40 | 30 | 7 | 2 | 1 | 0 |" in markdown
-    assert f"- {said}" in markdown
+    assert f"- {sentence}" in markdown
     assert 'id="finishes"' not in render(make_folder(before, before)).read_text(encoding="utf-8")

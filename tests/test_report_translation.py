@@ -31,7 +31,7 @@ from vglm.evaluation.score.statistics import compare_paired
 from vglm.evaluation.seals import write_seals
 from vglm.runs import CheckpointScore, ForgettingRecord
 from vglm.text.messages import Texts
-from vglm.worlds.probe import probe_splits
+from vglm.worlds.general_ability import retention_splits
 
 SENTENCE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
 """Three English words in a row."""
@@ -96,7 +96,7 @@ def test_a_message_of_another_version_is_shown_with_its_values(message: Message)
 
 def test_kinds_of_question_that_are_known_have_chinese_names(make_folder: Callable[..., Path]) -> None:  # noqa: F811
     rows = [record(f"{row}", "猫。", kind=["colour", "yes_no", "mine"][row % 3]) for row in range(24)]
-    after = [replace(each, prediction="沙滩。") for each in rows]
+    after = [replace(row, prediction="沙滩。") for row in rows]
     report = render(make_folder(rows, after)).parent
     slices = (report / "index.html").read_text(encoding="utf-8").partition('id="slices"')[2].partition("</section>")[0]
     assert 'lang="en">colour</span><span class="zh" lang="zh-Hans">颜色</span>' in slices
@@ -111,7 +111,7 @@ def test_data_is_not_translated(make_folder: Callable[..., Path]) -> None:  # no
         record(f"{row}", "猫。", meta={"all": words[row % 6], "report": words[row % 2], "study": words[3 + row % 2]})
         for row in range(24)
     ]
-    after = [replace(each, prediction="沙滩。") for each in rows]
+    after = [replace(row, prediction="沙滩。") for row in rows]
     facts = {"data": "model", "model": "run"}
     arms = {"baseline": Arm(label="before", meaning="training"), "candidate": Arm(label="after", meaning="run")}
     evaluation = replace(EVALUATION, title="model", summary="run", facts=facts, stamps=(), **arms)
@@ -133,19 +133,23 @@ def test_all_that_the_workbench_says_of_arms_and_baselines_has_chinese() -> None
         Sample(id=str(row), group=str(row), image=image, turns=(Turn("哪里？", "沙滩。"),))
         for row, image in enumerate(images)
     ]
-    said = [translate(each.arm.meaning) for each in make_controls({"test": samples}, 4, True, 1)]
+    texts = [translate(control.arm.meaning) for control in make_controls({"test": samples}, 4, True, 1)]
     test = [record(str(row), "沙滩。") for row in range(4)]
     answers = Answers("after", {"after": test, "after-text-only": test}, ["沙滩。"] * 4)
     baselines = collect_baselines(samples, answers, select_metrics(["exact_match"]))
     assert len(baselines) == 5
-    said += [named("baseline", each.name) for each in baselines] + [translate(each.meaning) for each in baselines]
+    texts += [named("baseline", baseline.name) for baseline in baselines] + [
+        translate(baseline.meaning) for baseline in baselines
+    ]
     results = [compare_paired([0, 1, 1], [1, 1, 0]), compare_paired([0, 0.5, 1], [1, 1, 0], groups=["a", "a", "b"])]
-    said += [translate(text) for each in results for text in (each.test, each.interval_method, each.power_line)]
+    texts += [
+        translate(text) for result in results for text in (result.test, result.interval_method, result.power_line)
+    ]
     facts = provenance("seed: 1\n", None)
-    said += [named("fact", name) for name in facts] + [translate(fact) for fact in facts.values()]
+    texts += [named("fact", name) for name in facts] + [translate(fact) for fact in facts.values()]
     stamps = synthetic_stamps("vglm.worlds.star_dialogues.star_splits")
-    said += [text for each in stamps for text in (named("stamp", each.text), translate(each.detail))]
-    for text in said:
+    texts += [text for stamp in stamps for text in (named("stamp", stamp.text), translate(stamp.detail))]
+    for text in texts:
         assert not SENTENCE.search(text.zh), text
 
 
@@ -165,15 +169,15 @@ def test_what_is_said_of_a_chosen_checkpoint_has_chinese(
         warning=choice.warning,
         choice=asdict(choice),
     )
-    said, stamps = describe_choice(facts, {})
-    assert str(said["checkpoint"]).startswith(f"{choice}; scored by exact_match on validation samples")
-    for text in (translate(said["checkpoint"]), *(translate(stamp.detail) for stamp in stamps)):
+    described, stamps = describe_choice(facts, {})
+    assert str(described["checkpoint"]).startswith(f"{choice}; scored by exact_match on validation samples")
+    for text in (translate(described["checkpoint"]), *(translate(stamp.detail) for stamp in stamps)):
         assert not SENTENCE.search(text.zh), text.zh
     for stamp in stamps:
         assert named("stamp", stamp.text).zh != stamp.text
         assert stamp.text not in str(stamp.detail)
     older, _ = describe_choice(replace(facts, choice=None), {})
-    assert str(older["checkpoint"]) == str(said["checkpoint"])  # the sentence of the run's record
+    assert str(older["checkpoint"]) == str(described["checkpoint"])  # the sentence of the run's record
 
 
 def test_generated_data_is_stamped(few_shot_folder: Path, tmp_path: Path) -> None:
@@ -182,7 +186,7 @@ def test_generated_data_is_stamped(few_shot_folder: Path, tmp_path: Path) -> Non
     (data / "SYNTHETIC").touch()
     for path in (data, data / "dataset.json"):
         assert synthetic_stamps(load_dataset(path).synthetic)[0].text == "SYNTHETIC DATA"
-    assert "probe_splits" in str(synthetic_stamps(probe_splits(per_kind=1).synthetic)[0].detail)
+    assert "retention_splits" in str(synthetic_stamps(retention_splits(per_kind=1).synthetic)[0].detail)
 
 
 def test_provenance_changes_with_what_it_names(tmp_path: Path) -> None:

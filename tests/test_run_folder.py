@@ -203,7 +203,7 @@ def test_data_facts_tell_what_was_trained_on(few_shot_folder: Path) -> None:
     assert len(facts["train_images"]) == 6
     assert "dataset.json" in facts["files"]
     assert facts["plan"]["divided"] == "not at all: train and test are the same"
-    assert [str(Leakage(**each)) for each in facts["leakage"]] == [
+    assert [str(Leakage(**leak)) for leak in facts["leakage"]] == [
         "6 test samples are not independent of train: 6 pictures are in both (first: dataset.json#1)"
     ]
     json.dumps(facts)

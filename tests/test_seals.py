@@ -59,8 +59,8 @@ def stored(copied: Path) -> Path:
         rows = lines(folder / arm / "predictions.jsonl")
         scores = [json.dumps({"id": row["id"], "score": 0.5}) for row in rows]
         (copied / f"{arm}.jsonl").write_text("\n".join(scores), encoding="utf-8")
-    given = {"green": {"scores": f"{copied}/{{arm}}.jsonl", "signature": "half"}}
-    rescore(folder, {"external": given}, lambda *_: None)
+    metrics = {"green": {"scores": f"{copied}/{{arm}}.jsonl", "signature": "half"}}
+    rescore(folder, {"external": metrics}, lambda *_: None)
     render(folder)
     return folder
 
@@ -155,7 +155,7 @@ def test_a_forged_report_says_that_answers_changed(stored: Path, name: str) -> N
     assert CHANGED not in [stamp.text for stamp in read_evaluation(stored).stamps]
     forge, expected = FORGERIES[name]
     forge(stored)
-    assert re.search(f"{CHANGED}: .*{expected}", said_of(stored)), said_of(stored)
+    assert re.search(f"{CHANGED}: .*{expected}", verdict_of(stored)), verdict_of(stored)
     with suppress(DataError):  # scoring again launders nothing
         rescore(stored, ["metrics.names=[rouge_l_characters]", "metrics.external.green=null"])
     if name != "external scores":  # these are gone
@@ -173,7 +173,7 @@ def test_an_evaluation_without_hashes_says_so(stored: Path) -> None:
     assert "ANSWERS NOT SEALED" in render(stored).read_text(encoding="utf-8")
 
 
-def said_of(folder: Path) -> str:
+def verdict_of(folder: Path) -> str:
     """The report's stamp; or why there is no report, where what is left makes none."""
     try:
         page = render(folder).read_text(encoding="utf-8")
@@ -204,8 +204,8 @@ def test_scores_that_were_forged_are_computed_again(stored: Path) -> None:
     assert (stored / "metrics.json").read_text(encoding="utf-8") == true
     edit_lines("after/scores.jsonl", lambda rows: rows[0].update(green=[1.0, 1.0]))(stored)
     render(stored)
-    found = json.loads((stored / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]
-    assert "green" in found["not_computed"]
+    scores = json.loads((stored / "metrics.json").read_text(encoding="utf-8"))["splits"]["test"]
+    assert "green" in scores["not_computed"]
 
 
 # --- the stored answers again -----------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_other_metrics_use_the_stored_answers_and_keep_the_first_report(
     evaluation = read_evaluation(folder)
     assert LATE in [stamp.text for stamp in evaluation.stamps]
     assert CHANGED not in [stamp.text for stamp in evaluation.stamps]
-    assert [(each.primary, each.answered) for each in evaluation.history[-2:]] == [
+    assert [(entry.primary, entry.answered) for entry in evaluation.history[-2:]] == [
         ("exact_match", True),
         ("rouge_l_characters", False),
     ]
@@ -247,7 +247,7 @@ def test_another_primary_metric_is_stamped_wherever_its_report_goes(copied: Path
     folder = run(copied, "metrics.names=[chrf]", f"output_dir={tmp_path / 'elsewhere'}")
     evaluation = read_evaluation(folder)
     assert LATE in [stamp.text for stamp in evaluation.stamps]
-    assert [each.primary for each in evaluation.history] == ["exact_match", "chrf"]
+    assert [entry.primary for entry in evaluation.history] == ["exact_match", "chrf"]
     text = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "2 of these test samples" in text
 
@@ -277,7 +277,7 @@ def test_a_loaded_model_always_answers_and_its_history_goes_on(
     evaluation = read_evaluation(folder)
     assert evaluation.answered_with is None
     assert evaluation.facts["weights"].startswith("xxh3 ")
-    assert [(each.primary, each.answered) for each in evaluation.history] == [("exact_match", True), ("chrf", True)]
+    assert [(entry.primary, entry.answered) for entry in evaluation.history] == [("exact_match", True), ("chrf", True)]
     assert (folder / "report-exact_match" / "index.html").is_file()
 
 

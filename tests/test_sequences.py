@@ -47,7 +47,7 @@ def tokens(item: Sample, **options: object) -> list[int]:
 def test_every_answer_is_a_sequence_with_the_turns_before_it_as_history() -> None:
     three = sample(("q1", "a1"), ("q2", "a2"), ("q3", "a3"))
     sequences = TrainingSequences([three, sample(("q", "a"), name="b")], PROCESSOR, max_length=500)
-    assert [(each.id, each.history, each.question, each.answer) for each in sequences] == [
+    assert [(sequence.id, sequence.history, sequence.question, sequence.answer) for sequence in sequences] == [
         ("a.json#1", [], "q1", "a1"),
         ("a.json#1", [("q1", "a1")], "q2", "a2"),
         ("a.json#1", [("q1", "a1"), ("q2", "a2")], "q3", "a3"),
@@ -80,7 +80,7 @@ def test_what_is_cut_is_the_oldest_turns_then_the_answers_end_and_is_counted(
 ) -> None:
     whole = sample(*turns, image=IMAGE if has_image else None)
     questions = [sample((question, ""), image=whole.image) for question, _ in turns]
-    if any(len(tokens(each)) > max_length for each in questions):  # prompt and <eop>
+    if any(len(tokens(question)) > max_length for question in questions):  # prompt and <eop>
         with pytest.raises(DataError, match=r"do not fit into max_length:\n  a\.json#1: a question takes \d+ tokens"):
             TrainingSequences([whole], PROCESSOR, max_length=max_length)
         return
@@ -88,7 +88,7 @@ def test_what_is_cut_is_the_oldest_turns_then_the_answers_end_and_is_counted(
     expected = SequenceStatistics(1, len(turns))
     for number, row in enumerate(sequences):
         ids = tokens(row, max_length=max_length)
-        kept = next(
+        start = next(
             (
                 start
                 for start in range(number + 1)
@@ -96,7 +96,7 @@ def test_what_is_cut_is_the_oldest_turns_then_the_answers_end_and_is_counted(
             ),
             number,
         )
-        uncut = tokens(sample(*turns[kept : number + 1], image=whole.image))
+        uncut = tokens(sample(*turns[start : number + 1], image=whole.image))
         assert ids == uncut[:max_length]
         assert ids.count(UNK) == (4 if has_image else 0)
         assert ids.count(GMASK) == ids.count(SOP) == 1
@@ -104,8 +104,8 @@ def test_what_is_cut_is_the_oldest_turns_then_the_answers_end_and_is_counted(
         expected = SequenceStatistics(
             1,
             len(turns),
-            expected.shortened + (kept > 0),
-            expected.turns_left_out + kept,
+            expected.shortened + (start > 0),
+            expected.turns_left_out + start,
             expected.cut_answers + (len(uncut) > max_length),
             expected.tokens_cut + max(len(uncut) - max_length, 0),
         )
@@ -141,7 +141,7 @@ def test_all_questions_without_room_are_counted_and_five_named() -> None:
 
 def test_samples_made_on_demand_are_measured_without_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = SceneDialogues(60, seed=1)
-    drawn = [(each.turns, each.image is not None, each.language) for each in scenes]
+    drawn = [(scene.turns, scene.image is not None, scene.language) for scene in scenes]
     assert list(scenes.dialogues()) == drawn
     monkeypatch.setattr("vglm.worlds.pretraining.render", None)
     assert len(TrainingSequences(scenes, PROCESSOR, max_length=500)) == sum(len(turns) for turns, _, _ in drawn)
@@ -173,7 +173,7 @@ def test_samples_of_a_table_are_measured_as_others_are(tmp_path: Path) -> None:
     single = [sample(("问é" * (n % 7 + 1), "答½ﷺ —" * (n % 40 + 1)), name=f"{n}", image=None) for n in range(300)]
     for rows in (single, [*single, sample(("q1", "a1"), ("q2", "a2"), name="two", image=None)]):
         table = write_table(tmp_path / f"{len(rows)}.arrow", rows)
-        for stored, held in ((table, rows), (Selection(table, [5, 3, 299]), [rows[5], rows[3], rows[299]])):
-            one, other = (TrainingSequences(some, PROCESSOR, max_length=300) for some in (stored, held))
+        for stored, expected in ((table, rows), (Selection(table, [5, 3, 299]), [rows[5], rows[3], rows[299]])):
+            one, other = (TrainingSequences(some, PROCESSOR, max_length=300) for some in (stored, expected))
             assert one.lengths.tolist() == other.lengths.tolist()
             assert (one.statistics, list(one)) == (other.statistics, list(other))

@@ -98,14 +98,14 @@ def test_a_completion_says_what_openai_says(server: Server) -> None:
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
     assert reply.model == "tuned"
     again = server.openai.chat.completions.create(model="tuned", messages=messages(image=picture()), n=2, **DRAWN)
-    assert [each.message.content for each in again.choices] == [each.message.content for each in reply.choices]
+    assert [choice.message.content for choice in again.choices] == [choice.message.content for choice in reply.choices]
 
 
 def test_a_stream_is_the_completion_in_pieces(server: Server) -> None:
-    asked = {"model": "base", "messages": messages(), "n": 2, **DRAWN}
-    whole = server.openai.chat.completions.create(**asked)
+    request = {"model": "base", "messages": messages(), "n": 2, **DRAWN}
+    whole = server.openai.chat.completions.create(**request)
     texts, reasons, usage = ["", ""], ["", ""], None
-    for chunk in server.openai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
+    for chunk in server.openai.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}):
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
             reasons[choice.index] = choice.finish_reason or reasons[choice.index]
@@ -233,7 +233,7 @@ def test_bytes_that_are_no_still_picture_are_refused(server: Server, content: by
 
 
 @pytest.mark.parametrize(
-    "place",
+    "address",
     [
         "/etc/passwd",
         "file:///etc/passwd",
@@ -244,16 +244,19 @@ def test_bytes_that_are_no_still_picture_are_refused(server: Server, content: by
         "../x.png",
     ],
 )
-def test_nothing_is_opened_or_fetched(server: Server, place: str) -> None:
+def test_nothing_is_opened_or_fetched(server: Server, address: str) -> None:
     for body, path in (
-        ({"text": "你好", "image": place}, "/"),
+        ({"text": "你好", "image": address}, "/"),
         (
             {
                 "model": "base",
                 "messages": [
                     {
                         "role": "user",
-                        "content": [{"type": "image_url", "image_url": {"url": place}}, {"type": "text", "text": "a"}],
+                        "content": [
+                            {"type": "image_url", "image_url": {"url": address}},
+                            {"type": "text", "text": "a"},
+                        ],
                     }
                 ],
             },
@@ -328,8 +331,8 @@ def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
     ],
 )
 def test_what_is_no_request_at_all_leaves_the_server_well(server: Server, content: bytes) -> None:
-    place = ("127.0.0.1", server.port)
-    with contextlib.suppress(ConnectionError), socket.create_connection(place, timeout=60) as connection:
+    address = ("127.0.0.1", server.port)
+    with contextlib.suppress(ConnectionError), socket.create_connection(address, timeout=60) as connection:
         connection.sendall(content)
         with contextlib.suppress(OSError):  # it may be closed by now
             connection.shutdown(socket.SHUT_WR)
@@ -572,7 +575,7 @@ def test_a_server_that_is_asked_to_end_ends_well(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     reply = None
-    with (tmp_path / "said").open("w") as said, Program("-m", "vglm", "api", f"--port={port}", stderr=said) as program:
+    with (tmp_path / "said").open("w") as log, Program("-m", "vglm", "api", f"--port={port}", stderr=log) as program:
         while reply is None:
             assert program.poll() is None
             time.sleep(0.05)

@@ -109,9 +109,9 @@ def test_english_bars_chinese_and_asks_in_english() -> None:
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
-    for place in ("a\0b", str(tmp_path), "", "http://127.0.0.1:1/a.png"):
+    for path in ("a\0b", str(tmp_path), "", "http://127.0.0.1:1/a.png"):
         with pytest.raises(DataError):
-            open_picture(place)
+            open_picture(path)
 
 
 def test_adapters_are_named_by_the_user_or_by_their_folders(tmp_path: Path) -> None:
@@ -139,12 +139,12 @@ def ask(self, question, *, adapter, sampling, ask=Engine.ask):
     return ask(self, question, adapter=adapter, sampling=replace(sampling, max_new_tokens=8))
 
 def advance(self, name, advance=Engine._advance):
-    is_held = self._answered == held and not any(
+    is_held = self._answered == number and not any(
         row.answer.is_cancelled or len(row.answer.token_ids) < 5 for row in self._rows[name]
     )
     time.sleep(0.01) if is_held else advance(self, name)
 
-held, Engine.ask, Engine._advance = int(sys.argv[1]), ask, advance
+number, Engine.ask, Engine._advance = int(sys.argv[1]), ask, advance
 sys.exit(main(["chat", *sys.argv[2:]]))
 """
 """`vglm chat` with short answers; that of a given number, from 0 on, stays in the middle until it is cancelled."""
@@ -219,8 +219,8 @@ def test_a_dialogue_is_typed_on_a_screen(random_model_folder: Path, picture: Pat
         assert both.index("微调前：") < both.index("微调后：")
         assert screen.enter(f"/save {saved}") == f"{saved}\n"
         content = json.loads(saved.read_text(encoding="utf-8"))
-        asked = {arm: [turn["question"] for turn in turns] for arm, turns in content["dialogues"].items()}
-        assert asked == {"tuned": ["描述这张图片。", long, f"{long}？"], BASE: [f"{long}？"]}
+        questions = {arm: [turn["question"] for turn in turns] for arm, turns in content["dialogues"].items()}
+        assert questions == {"tuned": ["描述这张图片。", long, f"{long}？"], BASE: [f"{long}？"]}
         assert all(visible(turn["answer"]) in screen.text for turns in content["dialogues"].values() for turn in turns)
         chosen = [screen.enter(line) for line in ("/before", "/after", "/adapter base", "/after", "/adapter x")]
         assert chosen[:4] == ["base\n", "tuned\n", "base\n", "tuned\n"]
@@ -256,9 +256,9 @@ def test_interrupting_a_script_ends_it_and_asks_nothing_more() -> None:
 
 
 def test_each_line_of_a_pipe_is_answered_at_once() -> None:
-    (asked, keys), (source, printed) = os.pipe(), os.pipe()
-    with open(source, "rb"), Program("-m", "vglm", "chat", "--json", stdin=asked, stdout=printed) as program:
-        os.close(asked)
+    (lines, keys), (source, printed) = os.pipe(), os.pipe()
+    with open(source, "rb"), Program("-m", "vglm", "chat", "--json", stdin=lines, stdout=printed) as program:
+        os.close(lines)
         os.close(printed)
         reader = Reader(source)
         for question in ("你好", "再见"):

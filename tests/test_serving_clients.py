@@ -92,8 +92,8 @@ def test_inspect_evaluates_the_model(server: Server, photo: Path, provider: str,
     # The provider `openai` takes a name that OpenAI does not have for a model to come, and sends no temperature.
     how = HOW if provider == "openai-api" else replace(HOW, temperature=Sampling().temperature)
     alone = server.engine.ask(Question("图中有什么？", Image.open(photo)), sampling=how).wait()
-    said = _run("inspect_ai", ["-c", INSPECT, server.url, str(photo), provider], tmp_path)
-    assert said.strip() == f"{len(alone.token_ids)} {alone.text}"
+    printed = _run("inspect_ai", ["-c", INSPECT, server.url, str(photo), provider], tmp_path)
+    assert printed.strip() == f"{len(alone.token_ids)} {alone.text}"
 
 
 def test_schemathesis_finds_nothing_in_the_openapi_document(server: Server, tmp_path: Path) -> None:

@@ -121,11 +121,11 @@ def test_an_answer_with_a_seed_is_the_same_alone_and_in_company(engine: Engine) 
     def drawn(seed: int) -> Sampling:
         return Sampling(seed=seed, temperature=1.5, top_p=1.0, top_k=0, max_new_tokens=10 + seed % 7)
 
-    asked = [(QUESTIONS[seed % 4], [BASE, *METHODS][seed % 3], drawn(seed)) for seed in range(32)]
-    alone = [engine.ask(question, adapter=name, sampling=how).wait() for question, name, how in asked]
-    together = [engine.ask(question, adapter=name, sampling=how) for question, name, how in asked]
-    assert [each.wait().token_ids for each in together] == [each.token_ids for each in alone]
-    assert len({tuple(each.token_ids) for each in alone}) > 20  # so the seeds matter
+    requests = [(QUESTIONS[seed % 4], [BASE, *METHODS][seed % 3], drawn(seed)) for seed in range(32)]
+    alone = [engine.ask(question, adapter=name, sampling=how).wait() for question, name, how in requests]
+    together = [engine.ask(question, adapter=name, sampling=how) for question, name, how in requests]
+    assert [answer.wait().token_ids for answer in together] == [answer.token_ids for answer in alone]
+    assert len({tuple(answer.token_ids) for answer in alone}) > 20  # so the seeds matter
 
 
 def test_pieces_are_the_answer_in_a_thread_and_in_a_coroutine(engine: Engine) -> None:
@@ -140,14 +140,14 @@ def test_pieces_are_the_answer_in_a_thread_and_in_a_coroutine(engine: Engine) ->
 
 def test_a_cancelled_answer_ends_and_the_others_are_as_without_it(engine: Engine) -> None:
     long = Sampling(temperature=0.0, min_new_tokens=400, max_new_tokens=400, repetition_penalty=1.0)
-    cancelled, kept = (engine.ask(QUESTIONS[1], sampling=long) for _ in range(2))
+    cancelled, continued = (engine.ask(QUESTIONS[1], sampling=long) for _ in range(2))
     while cancelled.seconds_to_first_token is None:
         time.sleep(0.01)
     cancelled.cancel()
     assert cancelled.wait(60).finish_reason == "cancelled"
     assert len(cancelled.token_ids) < 400
-    assert kept.wait(60).finish_reason == "length"
-    assert kept.token_ids == engine.ask(QUESTIONS[1], sampling=long).wait().token_ids
+    assert continued.wait(60).finish_reason == "length"
+    assert continued.token_ids == engine.ask(QUESTIONS[1], sampling=long).wait().token_ids
 
 
 def test_a_stop_text_ends_the_answer_before_it(engine: Engine) -> None:
@@ -212,7 +212,7 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(random_model_fol
         engine.ask(QUESTIONS[1], sampling=GREEDY)
     assert engine.load.waiting == 2
     engine.close()
-    assert [each.finish_reason for each in (first, *waiting)] == ["length", "length", "length"]
+    assert [answer.finish_reason for answer in (first, *waiting)] == ["length", "length", "length"]
     with pytest.raises(BusyError, match="shutting down"):
         engine.ask(QUESTIONS[1])
 
@@ -249,9 +249,9 @@ def test_room_for_keys_and_values_bounds_what_runs_at_once(
     )
     how = Sampling(temperature=0.0, min_new_tokens=30, max_new_tokens=30)
     answers = [engine.ask(Question("你好"), adapter=adapter, sampling=how) for _ in range(12)]
-    assert all(each.wait().finish_reason == "length" for each in answers)
+    assert all(answer.wait().finish_reason == "length" for answer in answers)
     engine.close()
-    assert max(sum(each) + max(each) for each in rooms) <= budget
+    assert max(sum(sizes) + max(sizes) for sizes in rooms) <= budget
     assert max(map(sum, rooms)) == (4 if on_gpu else 5) * columns  # and no less than what fits
 
 

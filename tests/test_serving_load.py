@@ -94,7 +94,7 @@ def test_clients_that_drop_in_mid_stream_change_nothing_for_the_others(random_mo
 
 
 def _files(folder: Path) -> set[str]:
-    return {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def _wait_until_open(process: "subprocess.Popen[str] | Program", port: int) -> None:
@@ -136,11 +136,11 @@ def test_a_server_killed_under_load_leaves_nothing_and_starts_again(tmp_path: Pa
     for _ in range(30):
         begun.acquire()
     process.kill()
-    _, said = process.communicate()
+    _, errors = process.communicate()
     for client in clients:
         client.join()
     assert _files(tmp_path) == before
-    assert secret not in said
+    assert secret not in errors
     with Program(*command, cwd=tmp_path, env=environment) as again:
         _wait_until_open(again, port)
         body = {"model": "base", "messages": messages("你好"), "seed": 1}

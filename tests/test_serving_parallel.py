@@ -15,7 +15,7 @@ from vglm.serving.engine import Question
 from vglm.serving.loading import load_divided_engine, load_engine
 from vglm.serving.sampling import Sampling
 
-ASKED = ["--ask", "图中有什么？", "--ask", "What is in the picture?", "--temperature", "0", "--json"]
+ARGUMENTS = ["--ask", "图中有什么？", "--ask", "What is in the picture?", "--temperature", "0", "--json"]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def _answers(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, int]]:
 
 
 def test_two_processes_answer_as_one(photo: Path) -> None:
-    chat = ["vglm", "chat", "--image", str(photo), *ASKED]
+    chat = ["vglm", "chat", "--image", str(photo), *ARGUMENTS]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", *chat]
     done = subprocess.run([*two, "--tensor-parallel"], capture_output=True, text=True, encoding="utf-8")
     answers = _answers(done)
@@ -64,7 +64,7 @@ def test_what_cannot_be_divided_is_refused(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    options = [str(tmp_path) if each == "ADAPTER" else each for each in options]
+    options = [str(tmp_path) if option == "ADAPTER" else option for option in options]
     assert main(["chat", "--ask", "a", "--tensor-parallel", *options]) == 2
     assert message in capsys.readouterr().err
 

@@ -40,10 +40,10 @@ def test_tokens_come_as_often_as_they_are_probable(
     logits = torch.tensor([0.125, 0.5, 0.0, 0.25, 0.125, 0.0]).log().clamp(min=-1000)
     if settings["top_k"] == 3:
         logits[0] = -1000
-    found = Counter(drawn(tokenizer, logits, **settings))
-    assert set(found) == set(expected)
+    counts = Counter(drawn(tokenizer, logits, **settings))
+    assert set(counts) == set(expected)
     for token, share in expected.items():
-        assert found[token] / len(SEEDS) == pytest.approx(share, abs=0.05)
+        assert counts[token] / len(SEEDS) == pytest.approx(share, abs=0.05)
 
 
 @pytest.mark.parametrize("top_k", [0, 80])

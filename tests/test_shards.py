@@ -40,21 +40,21 @@ def test_two_processes_learn_what_one_does_and_save_what_one_device_reads(
     method: str, random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    given = [*_arguments(random_model_folder, few_shot_folder, one), *METHODS[method]]
-    run(compose(overrides=[*given, "trainer.per_device_train_batch_size=6"]))
+    overrides = [*_arguments(random_model_folder, few_shot_folder, one), *METHODS[method]]
+    run(compose(overrides=[*overrides, "trainer.per_device_train_batch_size=6"]))
     divided = ["trainer.per_device_train_batch_size=3", "trainer.fsdp=true", "trainer.fsdp_config={version: 2}"]
-    done = run_processes(TRAIN, *given, f"output_dir={two}", *divided)
+    done = run_processes(TRAIN, *overrides, f"output_dir={two}", *divided)
     assert done.returncode == 0, done.stderr
     assert _losses(two) == pytest.approx(_losses(one), rel=1e-5)
     kind = "model" if method == "full" else "adapter"
     first, second = (load_file(next((folder / kind).glob("*.safetensors"))) for folder in (one, two))
     assert first.keys() == second.keys()
-    for name, each in first.items():
-        torch.testing.assert_close(second[name], each, rtol=0, atol=1e-4)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-4)
     assert json.loads((two / "run.json").read_text())["verified"] is True
     stored = load_file(two / "checkpoint-3" / "trainable.safetensors")
-    assert {name: each.shape for name, each in stored.items()} == {
-        name: each.shape for name, each in load_file(one / "checkpoint-3" / "trainable.safetensors").items()
+    assert {name: tensor.shape for name, tensor in stored.items()} == {
+        name: tensor.shape for name, tensor in load_file(one / "checkpoint-3" / "trainable.safetensors").items()
     }
 
     base, processor = load_pretrained(random_model_folder)
@@ -67,9 +67,9 @@ def test_two_processes_learn_what_one_does_and_save_what_one_device_reads(
 def test_a_divided_run_goes_on_from_its_checkpoint(
     random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
-    given = _arguments(random_model_folder, few_shot_folder, tmp_path / "whole")
-    given += ["trainer.fsdp=true", "trainer.per_device_train_batch_size=2"]
-    assert run_processes(TRAIN, *given).returncode == 0
+    overrides = _arguments(random_model_folder, few_shot_folder, tmp_path / "whole")
+    overrides += ["trainer.fsdp=true", "trainer.per_device_train_batch_size=2"]
+    assert run_processes(TRAIN, *overrides).returncode == 0
     stopped = Path(shutil.copytree(tmp_path / "whole", tmp_path / "stopped"))
     for name in ("adapter", "checkpoint-3"):
         shutil.rmtree(stopped / name)
@@ -99,8 +99,8 @@ def test_what_cannot_be_divided_is_refused_before_anything_loads(overrides: list
 def test_checkpoints_of_a_divided_model_are_not_scored(
     random_model_folder: Path, few_shot_folder: Path, tmp_path: Path
 ) -> None:
-    given = _arguments(random_model_folder, few_shot_folder, tmp_path / "run")
-    done = run_processes(TRAIN, *given, "trainer.fsdp=true", "checkpoint_selection.score_checkpoints=true")
+    overrides = _arguments(random_model_folder, few_shot_folder, tmp_path / "run")
+    done = run_processes(TRAIN, *overrides, "trainer.fsdp=true", "checkpoint_selection.score_checkpoints=true")
     assert done.returncode != 0
     assert done.stderr.count("Set checkpoint_selection.score_checkpoints=false") == 1
     assert not (tmp_path / "run").exists()

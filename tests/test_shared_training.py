@@ -26,16 +26,16 @@ TRAIN = """
 
     def collated(self, samples):
         batch = collate(self, samples)
-        for place, each in enumerate(samples):
-            if each.id == os.environ.get("POISONED"):
-                batch["image_features"][place] = float("nan")
+        for index, sample in enumerate(samples):
+            if sample.id == os.environ.get("POISONED"):
+                batch["image_features"][index] = float("nan")
         return batch
 
-    def stepped(self, model, inputs, *given):
+    def stepped(self, model, inputs, *arguments):
         note = {"step": self.state.global_step + 1, "ids": list(inputs["sample_ids"])}
         with Path(f"{os.environ['NOTES']}.{os.environ['RANK']}").open("a") as file:
             file.write(json.dumps(note) + chr(10))
-        return step(self, model, inputs, *given)
+        return step(self, model, inputs, *arguments)
 
     Collator.__call__, WorkbenchTrainer.training_step = collated, stepped
     runpy.run_path(sys.argv[0], run_name="__main__")
@@ -121,7 +121,7 @@ def test_a_sample_that_is_no_number_is_named_whichever_process_has_it(
     assert len(steps) == 2
     assert f"the loss is not finite in step {steps[0]}, at the samples {bad}. Left out, 1 of at most 1" in done.stderr
     assert f"error: the loss is not finite in step {steps[1]}, at the samples {bad}. " in done.stderr
-    checkpoints = {int(each.name.partition("-")[2]) for each in (tmp_path / "run").glob("checkpoint-*")}
+    checkpoints = {int(path.name.partition("-")[2]) for path in (tmp_path / "run").glob("checkpoint-*")}
     assert checkpoints == set(range(1, steps[1]))
 
 

@@ -39,10 +39,10 @@ def star(shape: str, number: int) -> Sample:
 def test_features_are_numbers_that_do_not_depend_on_brightness() -> None:
     one = curve("sine", 1.3, 1)
     bright = LightCurve.clean("star", one.time, 500 * one.flux)
-    found = features(one, measure(one))
-    assert found.shape == (14,)
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(features(bright, measure(bright)), found, rtol=1e-6, atol=1e-6)
+    vector = features(one, measure(one))
+    assert vector.shape == (14,)
+    assert np.isfinite(vector).all()
+    np.testing.assert_allclose(features(bright, measure(bright)), vector, rtol=1e-6, atol=1e-6)
 
 
 def test_a_forest_names_the_types_and_stands_among_the_baselines() -> None:
@@ -50,20 +50,22 @@ def test_a_forest_names_the_types_and_stands_among_the_baselines() -> None:
     train = [star(shape, number) for shape in ("sine", "dip") for number in range(8)]
     test = [star(shape, number) for shape in ("sine", "dip") for number in range(20, 23)]
     answers = forest_answers(train, test, seed=1)
-    assert answers == [each.answer for each in test]
-    records = [unanswered(each, "test") for each in test]
-    assert not any(SERIES in each.meta for each in records)  # where a file lies is nobody's business
-    found = collect_baselines([], Answers("after", {"after": records}, forest=answers), select_metrics(["exact_match"]))
-    (forest,) = (each for each in found if each.name == "features + random forest")
+    assert answers == [observed.answer for observed in test]
+    records = [unanswered(observed, "test") for observed in test]
+    assert not any(SERIES in record.meta for record in records)  # where a file lies is nobody's business
+    baselines = collect_baselines(
+        [], Answers("after", {"after": records}, forest=answers), select_metrics(["exact_match"])
+    )
+    (forest,) = (baseline for baseline in baselines if baseline.name == "features + random forest")
     assert forest.scores["exact_match"] == 1
-    without = [replace(each, meta={"kind": "type"}) for each in test]
+    without = [replace(record, meta={"kind": "type"}) for record in test]
     assert forest_answers(train, without, seed=1) == []
     assert forest_answers(train, [*test, *without], seed=1) == []
     assert forest_answers([*train, *without], test, seed=1) == answers  # a mixture's other samples teach nothing here
-    one_group = [replace(each, group="sector 1") for each in test]  # divided by another rule than by star
+    one_group = [replace(observed, group="sector 1") for observed in test]  # divided by another rule than by star
     assert forest_answers(train, one_group, seed=1) == answers
     for other in ("kplr1.fits", [1.0, 2.0]):  # a column of that name
-        named = [replace(each, meta={**each.meta, SERIES: other}) for each in test]
+        named = [replace(record, meta={**record.meta, SERIES: other}) for record in test]
         assert forest_answers(train, named, seed=1) == []
     gone = replace(test[0], meta={**test[0].meta, SERIES: keep_series(Path("gone.csv"), flux="auto", magnitudes=None)})
     assert forest_answers(train, [gone, *test], seed=1) == []  # the model's answers are kept all the same

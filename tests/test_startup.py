@@ -157,11 +157,11 @@ from transformers.utils import import_utils
 builtins.open = open_now
 opened = [path for path in opened if path.endswith("modeling_bloom.py")]
 folder = transformers.models.__path__[0]
-kept = import_utils.create_import_structure_from_path
-assert kept(folder) is kept(folder + "/__init__.py")
+scan = import_utils.create_import_structure_from_path
+assert scan(folder) is scan(folder + "/__init__.py")
 import importlib
 sys.meta_path.pop(0)
-assert importlib.reload(import_utils).create_import_structure_from_path(folder) == kept(folder)
+assert importlib.reload(import_utils).create_import_structure_from_path(folder) == scan(folder)
 print(len(opened))
 """
     assert _run(code).strip() == "1"

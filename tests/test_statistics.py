@@ -82,8 +82,8 @@ def test_wilson_is_symmetric_and_knows_nothing_from_nothing() -> None:
 def test_wilson_covers_the_truth(n: int, truth: float) -> None:
     chances = [math.comb(n, k) * truth**k * (1 - truth) ** (n - k) for k in range(n + 1)]
     intervals = [wilson_interval(k, n) for k in range(n + 1)]
-    held = sum(chance for chance, (low, high) in zip(chances, intervals, strict=True) if low <= truth <= high)
-    assert 0.93 <= held <= 0.977
+    coverage_rate = sum(chance for chance, (low, high) in zip(chances, intervals, strict=True) if low <= truth <= high)
+    assert 0.93 <= coverage_rate <= 0.977
 
 
 # --- the bootstrap ---------------------------------------------------------------------------------------------------
@@ -100,8 +100,8 @@ def test_wilson_covers_the_truth(n: int, truth: float) -> None:
 )
 @pytest.mark.parametrize("n", [20, 60])
 def test_bootstrap_covers_the_truth(draw: Draw, truth: float, n: int) -> None:
-    held = coverage(lambda generator: bootstrap_interval(draw(generator, n), resamples=500), truth)
-    assert 0.925 <= held <= 0.975  # 600 repeats: a standard error of 0.9 points
+    covered = coverage(lambda generator: bootstrap_interval(draw(generator, n), resamples=500), truth)
+    assert 0.925 <= covered <= 0.975  # 600 repeats: a standard error of 0.9 points
 
 
 def test_bootstrap_by_group_covers_where_single_samples_do_not() -> None:
@@ -172,11 +172,11 @@ def test_tango_is_symmetric() -> None:
 
 @pytest.mark.parametrize(("gain", "loss"), [(0.1, 0.1), (0.2, 0.05), (0.4, 0.1), (0.7, 0.05), (0.3, 0.3)])
 def test_tango_covers_the_truth(gain: float, loss: float) -> None:
-    held = 0.0
+    covered = 0.0
     for gained, lost, chance in outcomes(20, gain, loss):
         low, high = paired_proportion_interval(gained, lost, 20)
-        held += chance * (low - 1e-9 <= gain - loss <= high + 1e-9)
-    assert 0.93 <= held <= 0.972
+        covered += chance * (low - 1e-9 <= gain - loss <= high + 1e-9)
+    assert 0.93 <= covered <= 0.972
 
 
 @pytest.mark.parametrize(
@@ -188,15 +188,15 @@ def test_right_or_wrong_a_true_null_is_rejected_in_3_to_7_percent_from_6_flips_o
     assert 0.03 <= rates.mid <= 0.07
     assert rates.verdict == rates.mid  # Tango's interval never takes back what the test finds
     assert rates.exact < rates.mid
-    assert 0.93 <= rates.held <= 0.97
-    assert 0.93 <= rates.held_gain <= 0.97
+    assert 0.93 <= rates.coverage <= 0.97
+    assert 0.93 <= rates.gain_coverage <= 0.97
 
 
 @pytest.mark.parametrize(("n", "rate"), [(20, 0.05), (20, 0.2), (50, 0.1), (200, 0.02)])
 def test_with_fewer_than_6_flips_expected_nothing_is_claimed_too_often(n: int, rate: float) -> None:
     rates = right_or_wrong(n, rate)
     assert rates.exact < rates.mid < 0.03
-    assert rates.held > 0.95
+    assert rates.coverage > 0.95
 
 
 @pytest.mark.parametrize(("name", "n"), [*((name, 20) for name in CASES), ("right/wrong, by group", 50)])
@@ -204,8 +204,8 @@ def test_of_simulated_arms_95_percent_are_held_and_5_percent_rejected_at_most(na
     make, is_grouped = CASES[name]
     rates = simulate(make(), groups_of(n, is_grouped), repeats=400, resamples=400, seed=3)
     error = 0.0109  # of 400 repeats at 95 %
-    assert rates.held >= 0.95 - 2 * error
-    assert rates.held_null >= 0.95 - 2 * error
+    assert rates.coverage >= 0.95 - 2 * error
+    assert rates.null_coverage >= 0.95 - 2 * error
     assert rates.exact <= rates.mid <= 0.05 + 2 * error
     assert rates.verdict <= rates.mid
 
@@ -340,7 +340,7 @@ def test_where_nothing_differs_nothing_is_found() -> None:
 def test_compare_paired_by_group_and_without_any_change() -> None:
     generator = np.random.default_rng(2)
     before, after = generator.random(30), generator.random(30)
-    groups = [f"study {place // 3}" for place in range(30)]
+    groups = [f"study {index // 3}" for index in range(30)]
     result = compare_paired(before, after, groups=groups)
     assert (result.n, result.groups, result.flips) == (30, 10, None)
     assert result.interval.low < result.difference < result.interval.high
@@ -363,10 +363,10 @@ def test_compare_paired_by_group_and_without_any_change() -> None:
 def test_a_detectable_difference_is_found_in_80_percent() -> None:
     generator = np.random.default_rng(4)
     shift = detectable_difference(0.4, 20)
-    found = sum(
+    detected = sum(
         randomisation_test(np.zeros(20), generator.normal(shift, 0.4, 20), resamples=300) <= 0.05 for _ in range(500)
     )
-    assert 0.75 <= found / 500 <= 0.85
+    assert 0.75 <= detected / 500 <= 0.85
     assert math.isnan(detectable_difference(0.0, 20))
 
 
@@ -374,12 +374,12 @@ def test_a_detectable_difference_is_found_in_80_percent() -> None:
 def test_a_detectable_flip_rate_is_found_in_80_percent(n: int, rate: float) -> None:
     difference = detectable_flip_rate(n, rate)
     total = rate + difference
-    found = sum(
+    power = sum(
         chance
         for gained, lost, chance in outcomes(n, (total + difference) / 2, (total - difference) / 2)
         if mcnemar_test(gained, lost, is_mid=True) <= 0.05
     )
-    assert found == pytest.approx(0.8, abs=0.002)
+    assert power == pytest.approx(0.8, abs=0.002)
 
 
 def test_detectable_flip_rates_grow_as_samples_become_few() -> None:
@@ -409,15 +409,15 @@ def test_no_difference_of_more_than_100_points_is_ever_named() -> None:
 def test_a_mean_difference_of_0_is_no_finding_however_skewed(name: str, n: int) -> None:
     rates = simulate_skewed(name, n, repeats=150, resamples=300, seed=3)
     assert rates.verdict <= 0.05
-    assert rates.held >= 0.95
+    assert rates.coverage >= 0.95
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (1, 7), (5, 12), (12, 12), (40, 60)])
 def test_a_bounded_interval_of_0_and_1_is_that_of_clopper_and_pearson(successes: int, n: int) -> None:
     values = np.repeat([1.0, 0.0], [successes, n - successes])
     expected = binomtest(successes, n).proportion_ci(0.95, method="exact")
-    found = bounded_interval(values, 0, 1, resamples=100_000)
-    assert found == pytest.approx((expected.low, expected.high), abs=0.004)
+    interval = bounded_interval(values, 0, 1, resamples=100_000)
+    assert interval == pytest.approx((expected.low, expected.high), abs=0.004)
 
 
 @given(
@@ -476,11 +476,11 @@ def test_a_score_that_is_no_mean_is_not_taken_for_one() -> None:
 
 
 def test_a_loss_is_held_against_its_margin() -> None:
-    kept = compare_paired([1] * 200, [1] * 199 + [0])
+    unchanged = compare_paired([1] * 200, [1] * 199 + [0])
     lost = compare_paired([1] * 200, [1] * 120 + [0] * 80)
     unsure = compare_paired([1] * 40, [1] * 39 + [0])
     few = compare_paired([1] * 9, [1] * 9)
-    findings = [non_inferiority(each, 0.05).finding for each in (kept, lost, unsure, few)]
+    findings = [non_inferiority(comparison, 0.05).finding for comparison in (unchanged, lost, unsure, few)]
     assert findings == ["shown", "refuted", "not shown", "not shown"]
     result = non_inferiority(lost, 0.05)
     assert (result.loss, result.margin, result.n) == (0.4, 0.05, 200)
@@ -506,7 +506,7 @@ def test_forgetting_and_learning_are_counted_apart() -> None:
     assert compare_paired(before, after).difference == 0
     assert (gross.known, gross.forgotten, gross.unknown, gross.learned) == (90, 20, 90, 20)
     assert gross.forgotten_interval == gross.learned_interval == wilson_interval(20, 90)
-    grouped = gross_forgetting(before, after, groups=[place // 3 for place in range(180)])
+    grouped = gross_forgetting(before, after, groups=[index // 3 for index in range(180)])
     assert grouped.forgotten_share == 20 / 90
     assert grouped.forgotten_interval.low < gross.forgotten_interval.low
     assert grouped.forgotten_interval.high > gross.forgotten_interval.high
@@ -527,15 +527,15 @@ def test_nothing_known_is_nothing_forgotten() -> None:
 @pytest.mark.parametrize(("seeds", "n", "seed_sd"), [(3, 20, 0.0), (3, 100, 0.1), (5, 20, 0.3), (10, 100, 0.02)])
 def test_over_seeds_covers_the_truth(seeds: int, n: int, seed_sd: float) -> None:
     generator = np.random.default_rng(21)
-    held = held_here = 0
+    covered = covered_by_seeds = 0
     for _ in range(600):
         samples = generator.normal(0, 0.3, n)
         rows = generator.normal(0, seed_sd, seeds)[:, None] + samples + generator.normal(0, 0.3, (seeds, n))
         summary = over_seeds(rows)
-        held += summary.interval.low <= 0 <= summary.interval.high
-        held_here += summary.seed_interval.low <= samples.mean() <= summary.seed_interval.high
-    assert 0.93 <= held / 600 <= 0.98
-    assert 0.93 <= held_here / 600 <= 0.97
+        covered += summary.interval.low <= 0 <= summary.interval.high
+        covered_by_seeds += summary.seed_interval.low <= samples.mean() <= summary.seed_interval.high
+    assert 0.93 <= covered / 600 <= 0.98
+    assert 0.93 <= covered_by_seeds / 600 <= 0.97
 
 
 def test_over_seeds_tells_the_variances_apart() -> None:
@@ -549,7 +549,7 @@ def test_over_seeds_tells_the_variances_apart() -> None:
     summary = over_seeds(rows)
     assert summary.mean == pytest.approx(rows.mean())
     assert (summary.seed_sd, summary.sample_sd, summary.residual_sd) == pytest.approx((0.2, 0.5, 0.3), rel=0.25)
-    grouped = over_seeds(rows, groups=[place // 4 for place in range(400)])
+    grouped = over_seeds(rows, groups=[index // 4 for index in range(400)])
     assert grouped.scores == pytest.approx(summary.scores)
     assert grouped.sample_sd == pytest.approx(summary.sample_sd / 2, rel=0.25)  # four samples to a group
     with pytest.raises(ValueError, match="two seeds"):
@@ -565,7 +565,7 @@ def test_two_methods_over_seeds_by_hand() -> None:
     generator = np.random.default_rng(23)
     first, second = generator.random((3, 50)), generator.random((4, 50))
     result = compare_seeds(first, second, is_paired=False)
-    scores = [each.mean(axis=1) for each in (first, second)]
+    scores = [matrix.mean(axis=1) for matrix in (first, second)]
     welch = ttest_ind(*scores[::-1], equal_var=False).confidence_interval(0.95)
     by_sample = second.mean(axis=0) - first.mean(axis=0)
     samples = student_quantile(0.975, 49) * by_sample.std(ddof=1) / math.sqrt(50)

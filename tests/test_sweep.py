@@ -46,7 +46,7 @@ def _answer(run: Path, right: int) -> None:
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for index, record in enumerate(records):
         record["prediction"] = record["reference"] if index < right else "?"
-    path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records), encoding="utf-8")
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def row_of_nothing() -> Row:
 def test_a_difference_that_other_seeds_might_not_show_is_called_so() -> None:
     generator = np.random.default_rng(5)
     first, wins = (generator.random((3, 60)) < 0.5) * 1.0, np.zeros((3, 60))
-    said = []
+    sentences = []
     for shift in ((0.3, 0.3, 0.3), (0.0, 0.0, 1.0)):  # every seed wins alike; or one alone
         for row, share in zip(wins, shift, strict=True):
             row[:] = generator.random(60) < share
@@ -191,8 +191,8 @@ def test_a_difference_that_other_seeds_might_not_show_is_called_so() -> None:
         result = compare_paired(first.mean(axis=0), second.mean(axis=0))
         test = MethodTest("a", "b", result, result.p_value, compare_seeds(first, second, is_paired=True))
         assert result.p_value < 0.05
-        said.append(last_word(test))
-    assert said == ["differ |", "in these seeds |"]
+        sentences.append(last_word(test))
+    assert sentences == ["differ |", "in these seeds |"]
 
 
 def last_word(test: MethodTest) -> str:
@@ -249,7 +249,7 @@ def test_a_table_for_a_paper_has_the_numbers_of_the_rows(
     with (tmp_path / "paper" / "comparison.csv").open(encoding="utf-8", newline="") as file:
         written = list(csv.DictReader(file))
     rows = tabulate(Run.find([sweep]))
-    assert [(each["method"], float(each["after"]), each["seeds"]) for each in written] == [
+    assert [(row["method"], float(row["after"]), row["seeds"]) for row in written] == [
         (row.name, row.after, " ".join(map(str, row.seeds))) for row in rows
     ]
     methods = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")

@@ -35,8 +35,10 @@ def test_the_committed_set_is_what_its_seed_gives(tmp_path: Path) -> None:
     names = sorted(path.name for path in (COMMITTED / "images").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "set" / "images").iterdir())
     for name in names:
-        made, kept = (np.asarray(Image.open(folder / "images" / name), int) for folder in (tmp_path / "set", COMMITTED))
-        assert np.abs(made - kept).max() <= 2, name
+        made, committed = (
+            np.asarray(Image.open(folder / "images" / name), int) for folder in (tmp_path / "set", COMMITTED)
+        )
+        assert np.abs(made - committed).max() <= 2, name
 
 
 def test_the_committed_set_is_balanced_and_small() -> None:
@@ -45,8 +47,8 @@ def test_the_committed_set_is_balanced_and_small() -> None:
         assert Counter(row["place"] for row in rows) == dict.fromkeys(NEW_PLACES, per_place)
         assert all(row["prompt"] == QUESTION and row["label"] == ANSWERS[row["place"]] for row in rows)
     retention = _rows(COMMITTED, "probe")
-    asked = Counter((row["kind"], row.get("english", False)) for row in retention)
-    assert asked == {(kind, english): 9 for kind in QUESTION_KINDS for english in (False, True)}
+    counts = Counter((row["kind"], row.get("english", False)) for row in retention)
+    assert counts == {(kind, english): 9 for kind in QUESTION_KINDS for english in (False, True)}
     assert all(("img" in row) == (row["kind"] not in ("plain", "repeat")) for row in retention)
     assert all(("history" in row) == (row["kind"] == "dialogue") for row in retention)
     assert QUESTION not in {row["prompt"] for row in retention}

@@ -8,7 +8,7 @@ from vglm.errors import ConfigError
 from vglm.worlds.lightcurves import SHARES, TELESCOPES, Star, eclipsed, sample_star
 from vglm.worlds.lightcurves import _roche_lobe as roche_lobe
 
-EXPOSURES = {each.name: each.exposure_days for each in TELESCOPES}
+EXPOSURES = {telescope.name: telescope.exposure_days for telescope in TELESCOPES}
 
 
 def _stars(kind: str, number: int, seed: int = 11) -> list[Star]:
@@ -71,8 +71,8 @@ def test_observations_are_a_telescopes(kind: str) -> None:
         steps = np.diff(star.curve.time)
         assert np.median(steps) == pytest.approx(EXPOSURES[star.telescope], rel=1e-6)
         assert steps.max() > 0.5  # the gaps of the downlinks
-        found = measure(star.curve)
-        assert found.amplitude_mag > 0.8 * star.amplitude_mag  # noise only adds
+        periodogram = measure(star.curve)
+        assert periodogram.amplitude_mag > 0.8 * star.amplitude_mag  # noise only adds
         assert star.amplitude_mag > 0
 
 
@@ -106,9 +106,9 @@ def test_where_the_modes_of_main_sequence_pulsators_lie() -> None:
     for kind, low, high in (("gamma_doradus", True, False), ("delta_scuti", False, True), ("hybrid", True, True)):
         right = 0
         for star in _stars(kind, 12):
-            found = measure(star.curve)
-            inside = found.frequencies < 0.5 / EXPOSURES[star.telescope]
-            slow = found.spectrum[inside & (found.frequencies < 5)].max()
-            fast = found.spectrum[inside & (found.frequencies >= 5)].max()
+            periodogram = measure(star.curve)
+            inside = periodogram.frequencies < 0.5 / EXPOSURES[star.telescope]
+            slow = periodogram.spectrum[inside & (periodogram.frequencies < 5)].max()
+            fast = periodogram.spectrum[inside & (periodogram.frequencies >= 5)].max()
             right += (slow > fast / 7) == low and (fast > slow / 7) == high
         assert right >= 10, kind

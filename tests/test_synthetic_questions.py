@@ -133,7 +133,7 @@ def test_repeating_reaches_every_character() -> None:
 def test_the_character_list_covers_all_texts() -> None:
     level_1 = gb2312_level_1()
     assert (len(level_1), level_1[0], level_1[-1]) == (3755, "啊", "座")
-    known = set(characters()) | {" "}
+    listed = set(characters()) | {" "}
     assert len(characters()) == len(set(characters()))
     rng = np.random.default_rng(8)
     texts = [QUESTION, *ANSWERS.values()]
@@ -141,7 +141,7 @@ def test_the_character_list_covers_all_texts() -> None:
         for _ in range(1_000):
             for turn in ask(sample_scene(rng), kind, LANGUAGES[int(rng.integers(2))], rng):
                 texts += [turn.question, turn.answer]
-    assert set("".join(texts)) <= known
+    assert set("".join(texts)) <= listed
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -79,9 +79,9 @@ def test_findings_are_as_frequent_as_stated_and_independent():
         "pneumothorax": (COLLAPSED, [c.pneumothorax != "none" for c in drawn]),
         "device": (DEVICE, [c.device != "none" for c in drawn]),
     }
-    for share, found in shares.values():
-        assert abs(np.mean(found) - share) < 0.03  # four standard errors
-    correlations = np.corrcoef(np.array([found for _, found in shares.values()], dtype=float))
+    for share, values in shares.values():
+        assert abs(np.mean(values) - share) < 0.03  # four standard errors
+    correlations = np.corrcoef(np.array([values for _, values in shares.values()], dtype=float))
     assert np.abs(correlations - np.eye(len(shares))).max() < 0.065
     assert abs(np.mean([c.is_abnormal for c in drawn]) - 0.64) < 0.03
 
@@ -197,26 +197,26 @@ def test_a_study_is_four_samples_of_one_group():
     studies = RadiographStudies(5, seed=1)
     assert len(studies) == 20
     samples = studies[4:8]
-    assert [each.id for each in samples] == [
+    assert [sample.id for sample in samples] == [
         "chest-1-1_1#zh",
         "chest-1-1_1#en",
         "chest-1-1_2#zh",
         "chest-1-1_2#en",
     ]
-    assert {each.group for each in samples} == {"chest-1-1"}
-    assert [each.question for each in samples] == [QUESTIONS["zh"], QUESTIONS["en"]] * 2
+    assert {sample.group for sample in samples} == {"chest-1-1"}
+    assert [sample.question for sample in samples] == [QUESTIONS["zh"], QUESTIONS["en"]] * 2
     assert samples[0].image.tobytes() == samples[1].image.tobytes()
     assert studies[-1].id == studies[19].id == "chest-1-4_2#en"
     with pytest.raises(IndexError):
         studies[20]
-    for each in samples:
-        assert each.answer.endswith(CONCLUSIONS[each.language][each.meta["is_abnormal"]])
-        json.dumps(dict(each.meta))
+    for sample in samples:
+        assert sample.answer.endswith(CONCLUSIONS[sample.language][sample.meta["is_abnormal"]])
+        json.dumps(dict(sample.meta))
 
 
 def test_views_and_languages_can_be_chosen():
     studies = RadiographStudies(3, seed=1, views=["lateral"], languages=["en"])
-    assert [(each.meta["kind"], each.language) for each in studies[:]] == [("lateral", "en")] * 3
+    assert [(study.meta["kind"], study.language) for study in studies[:]] == [("lateral", "en")] * 3
     for wrong in ({"views": []}, {"views": ["oblique"]}, {"languages": ["zh", "zh"]}, {"studies": 0}):
         with pytest.raises(ConfigError):
             RadiographStudies(**{"studies": 3, "seed": 1, **wrong})
@@ -224,7 +224,7 @@ def test_views_and_languages_can_be_chosen():
 
 def test_splits_share_no_patient_and_are_known_by_their_settings():
     splits = radiograph_splits(train_studies=6, test_studies=4, seed=1, test_seed=2)
-    assert not {each.group for each in splits.train} & {each.group for each in splits.test}
+    assert not {sample.group for sample in splits.train} & {sample.group for sample in splits.test}
     assert splits.trained_on_test() == []
     other = radiograph_splits(train_studies=6, test_studies=4, seed=3, test_seed=2)
     assert other.data_hash != splits.data_hash

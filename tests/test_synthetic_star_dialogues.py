@@ -41,7 +41,7 @@ def test_samples_do_not_depend_on_the_order_of_asking() -> None:
 def test_splits_share_no_star_and_say_what_they_are() -> None:
     splits = star_splits(train_stars=4, test_stars=3, seed=1, test_seed=2)
     groups = [{sample.group for sample in split} for split in (splits.train, splits.test)]
-    assert [len(each) for each in groups] == [4, 3]
+    assert [len(stars) for stars in groups] == [4, 3]
     assert not groups[0] & groups[1]
     assert [splits.train[4 * number].meta["type"] for number in range(4)] == list(TYPES_IN_TURN)[:4]
     natural = star_splits(train_stars=4, test_stars=3, seed=1, test_seed=2, balanced=False)
@@ -64,7 +64,7 @@ def test_stars_written_to_files_and_read_look_the_same(tmp_path: Path, file_form
         sample, twin = samples[6 * number], expected[4 * number]
         assert isinstance(sample, Sample)
         assert (sample.group, sample.turns, sample.language) == (twin.group, twin.turns, twin.language)
-        read_back, drawn = (np.asarray(open_image(each.image), int) for each in (sample, twin))
+        read_back, drawn = (np.asarray(open_image(picture.image), int) for picture in (sample, twin))
         assert (np.abs(read_back - drawn).max(axis=2) > 0).mean() < 0.005  # a rounded value may move a pixel
 
 

@@ -111,8 +111,8 @@ def test_a_run_keeps_its_evaluation_and_takes_the_tasks_data(run_folder: Path, t
     assert {record.id.partition("#")[0] for record in read_predictions(task / "after" / "predictions.jsonl")} == {
         "MME_Benchmark"
     }
-    (found,) = Run.find([tmp_path / "runs"])  # what `vglm report` compares
-    assert found.evaluation == own
+    (run,) = Run.find([tmp_path / "runs"])  # what `vglm report` compares
+    assert run.evaluation == own
 
 
 def test_the_order_is_conf_task_command_line() -> None:
@@ -162,6 +162,6 @@ def test_the_example_is_a_whole_task_wherever_its_file_lies(random_model_folder:
     model = ["model=visualglm_tiny", f"model.path_or_id={random_model_folder}", "max_new_tokens=2"]
     folder = evaluate.run(compose("evaluate", [*here, *model, f"output_dir={tmp_path / 'out'}", "baselines=false"]))
     records = read_predictions(folder / "true" / "predictions.jsonl")
-    asked = [record.question for record in records]
-    assert asked == [f"How many {name}?\nAnswer in one word." for name in ("cats", "dogs")]
+    questions = [record.question for record in records]
+    assert questions == [f"How many {name}?\nAnswer in one word." for name in ("cats", "dogs")]
     assert str(read_evaluation(folder).facts["task"]) == "my_benchmark, version 1"

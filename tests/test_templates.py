@@ -16,10 +16,10 @@ def sample(question: str = "Which?", id: str = "a", **meta: object) -> Sample:
 
 def test_the_last_question_is_asked_in_the_templates_words() -> None:
     one = sample(hint="Look.", options="A. a\nB. b", choices=["A", "B"])
-    (asked,) = fill_template([one], "Hint: {hint}\n{question}\n{options}\nOne of {choices}, {{}}.")
-    assert asked.question == "Hint: Look.\nWhich?\nA. a\nB. b\nOne of A, B, {}."
-    assert asked.turns[0] == one.turns[0]
-    assert (asked.answer, asked.id, asked.meta) == (one.answer, one.id, one.meta)
+    (filled,) = fill_template([one], "Hint: {hint}\n{question}\n{options}\nOne of {choices}, {{}}.")
+    assert filled.question == "Hint: Look.\nWhich?\nA. a\nB. b\nOne of A, B, {}."
+    assert filled.turns[0] == one.turns[0]
+    assert (filled.answer, filled.id, filled.meta) == (one.answer, one.id, one.meta)
     assert one.question == "Which?"
 
 
@@ -63,5 +63,5 @@ def test_what_is_no_template_is_refused(template: str, message: str) -> None:
 
 @given(st.text(max_size=30), st.text(st.characters(exclude_characters="{}\\\n"), max_size=20))
 def test_values_are_never_read_as_templates(value: str, before: str) -> None:
-    (asked,) = fill_template([sample(value)], f"{before}{{question}}!")
-    assert asked.question == ("" if not value else f"{before}{value}!")
+    (filled,) = fill_template([sample(value)], f"{before}{{question}}!")
+    assert filled.question == ("" if not value else f"{before}{value}!")

@@ -69,9 +69,9 @@ def test_the_same_input_gives_the_same_file(model_file: Path, tmp_path: Path) ->
 def test_the_least_frequent_words_yield_when_room_is_short(model_file: Path, tmp_path: Path) -> None:
     words = sum(len(piece.piece) > 1 and piece.type == 1 for piece in read(model_file).pieces)
     count = build_sentencepiece_model(LINES, CHARACTERS, len(read(model_file).pieces) - words + 1, tmp_path / "small")
-    kept = [piece.piece for piece in read(tmp_path / "small").pieces if len(piece.piece) > 1 and piece.type == 1]
+    words_left = [piece.piece for piece in read(tmp_path / "small").pieces if len(piece.piece) > 1 and piece.type == 1]
     assert count == len(read(tmp_path / "small").pieces)
-    assert kept == ["▁is"]
+    assert words_left == ["▁is"]
 
 
 def test_too_small_a_vocabulary_is_refused(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def test_scores_of_checkpoints_reach_the_tracker(configure) -> None:
     folder = run(configure("tracker=tensorboard"))
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
-    found = [(each.step, each.value) for each in events.Scalars("eval/retention")]
-    assert [step for step, _ in found] == [step for step, _ in _scores(folder)] == [0, 1, 2]
-    assert [value for _, value in found] == pytest.approx([value for _, value in _scores(folder)])
+    points = [(scalar.step, scalar.value) for scalar in events.Scalars("eval/retention")]
+    assert [step for step, _ in points] == [step for step, _ in _scores(folder)] == [0, 1, 2]
+    assert [value for _, value in points] == pytest.approx([value for _, value in _scores(folder)])
     assert {"eval/domain", "train/loss"} <= set(events.Tags()["scalars"])
 
 
@@ -63,7 +63,7 @@ def test_a_run_whose_server_does_not_answer_is_recorded_offline(
         monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
         folder = run(configure("tracker=wandb", "tracker.mode=online"))
     assert (folder / "adapter").is_dir()
-    (warning,) = [each.getMessage() for each in caplog.records if "Weights & Biases" in each.getMessage()]
+    (warning,) = [record.getMessage() for record in caplog.records if "Weights & Biases" in record.getMessage()]
     assert "(no answer within 1 s)" in warning
     (record,) = folder.glob("wandb/offline-run-*/*.wandb")
     assert b"eval/retention" in record.read_bytes()

@@ -40,10 +40,10 @@ def test_the_newest_id_of_a_run_is_found(run: Path, tmp_path: Path) -> None:
 
 def test_an_offline_evaluation_goes_to_the_run_that_was_trained(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    said = track_evaluation(run / "evaluation", tracked(run, TRACKER))
-    assert said is not None
-    assert said.startswith("Weights & Biases, run second2:")
-    (folder,) = [each for each in (run / "wandb").glob("offline-run-*-second2") if (each / "files").is_dir()]
+    message = track_evaluation(run / "evaluation", tracked(run, TRACKER))
+    assert message is not None
+    assert message.startswith("Weights & Biases, run second2:")
+    (folder,) = [path for path in (run / "wandb").glob("offline-run-*-second2") if (path / "files").is_dir()]
     assert list(folder.glob("run-second2.wandb"))
     (table,) = folder.glob("files/media/table/evaluation/metrics_*.table.json")
     report = json.loads((run / "evaluation/report/report.json").read_text(encoding="utf-8"))
@@ -72,8 +72,8 @@ def test_a_failed_upload_is_a_warning(
 def test_tensorboard_gets_scores_and_the_verdict(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    said = track_evaluation(run / "evaluation", tracked(run, {**TRACKER, "report_to": "tensorboard"}))
-    assert said is not None
+    message = track_evaluation(run / "evaluation", tracked(run, {**TRACKER, "report_to": "tensorboard"}))
+    assert message is not None
     events = EventAccumulator(str(run / "tensorboard" / "evaluation"))
     events.Reload()
     assert events.Scalars("evaluation/test/exact_match")[0].value == 1.0

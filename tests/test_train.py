@@ -87,10 +87,10 @@ def test_cached_features_and_short_rows_change_nothing(configure) -> None:
 
     packed = run(configure("packing=200", folder="packed"))
     folders = (plain, cached, packed)
-    logs = [[json.loads(line) for line in (each / "log.jsonl").read_text().splitlines()] for each in folders]
+    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in folders]
     losses = [torch.tensor([line["loss"] for line in log if "loss" in line]) for log in logs]
-    for each in losses[1:]:
-        torch.testing.assert_close(each, losses[0], rtol=0, atol=1e-5)  # other batches round otherwise
+    for series in losses[1:]:
+        torch.testing.assert_close(series, losses[0], rtol=0, atol=1e-5)  # other batches round otherwise
     with pytest.raises(ConfigError, match="packing does not go with prompt methods"):
         run(configure("packing=200", "method=prompt_tuning", folder="refused"))
 
@@ -140,7 +140,7 @@ def test_wandb_out_of_reach_is_no_reason_to_stop(
         server.shutdown()
     assert (folder / "adapter").is_dir()
     assert len((folder / "log.jsonl").read_text().splitlines()) == 4
-    (warning,) = [each.getMessage() for each in caplog.records if "Weights & Biases" in each.getMessage()]
+    (warning,) = [record.getMessage() for record in caplog.records if "Weights & Biases" in record.getMessage()]
     assert "tracker: Weights & Biases cannot be used (No API key" in warning
     assert "The curves are in log.jsonl; tracker.mode=offline" in warning
 
@@ -237,7 +237,7 @@ def test_a_run_that_is_asked_to_terminate_saves_and_says_how_to_go_on(
     options = ["trainer.max_steps=100000", "trainer.save_steps=100000", "checkpoint_selection.score_checkpoints=false"]
     command = [*_command(random_model_folder, few_shot_folder), *options, "output_dir=run"]
     log = tmp_path / "run" / "log.jsonl"
-    with (tmp_path / "said").open("w") as said, Program(*command, cwd=tmp_path, stderr=said) as program:
+    with (tmp_path / "said").open("w") as errors, Program(*command, cwd=tmp_path, stderr=errors) as program:
         while program.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
             time.sleep(0.1)
         program.send_signal(signal.SIGTERM)
@@ -257,21 +257,21 @@ def test_two_processes_learn_what_one_does(random_model_folder: Path, tmp_path: 
         rows.append({"img": f"{number}.png", "prompt": "背景是什么颜色？" * (1 + number % 3), "label": answer})
     (data / "dataset.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
 
-    given = [*_command(random_model_folder, data), "trainer.max_steps=4", "checkpoint_selection.score_samples=2"]
-    done = run_processes(*given, "trainer.per_device_train_batch_size=4", cwd=tmp_path)
+    command = [*_command(random_model_folder, data), "trainer.max_steps=4", "checkpoint_selection.score_samples=2"]
+    done = run_processes(*command, "trainer.per_device_train_batch_size=4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = Run.latest(tmp_path / "outputs").folder
     assert list((tmp_path / "outputs" / "background" / "lora").iterdir()) == [folder]
     assert done.stdout.count("next: vglm evaluate") == 1
 
-    overrides = [each for each in given[1:] if "=" in each]
+    overrides = [override for override in command[1:] if "=" in override]
     alone = run(
         compose(overrides=[*overrides, "trainer.per_device_train_batch_size=8", f"output_dir={tmp_path / 'one'}"])
     )
-    one, other = ((each / "log.jsonl").read_text().splitlines()[:4] for each in (alone, folder))
+    one, other = ((run_folder / "log.jsonl").read_text().splitlines()[:4] for run_folder in (alone, folder))
     losses = [torch.tensor([json.loads(line)["loss"] for line in log]) for log in (one, other)]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
-    first, second = (load_file(each / "adapter" / "adapter_model.safetensors") for each in (alone, folder))
+    first, second = (load_file(run_folder / "adapter" / "adapter_model.safetensors") for run_folder in (alone, folder))
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-5)
     assert read_scores(alone / "forgetting.jsonl") == read_scores(folder / "forgetting.jsonl")
@@ -285,4 +285,4 @@ def test_processes_that_cannot_have_the_folder_say_so_once(
     done = run_processes(*_command(random_model_folder, few_shot_folder), "output_dir=taken", cwd=tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("error: output_dir taken is taken") == 1
-    assert [each.name for each in (tmp_path / "taken").iterdir()] == ["mine.txt"]
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["mine.txt"]

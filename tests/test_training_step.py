@@ -45,32 +45,32 @@ class _Watch(TrainerCallback):
     """Counts what the host waits for, step by step."""
 
     def __init__(self) -> None:
-        self.found: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.steps: list[dict[str, int]] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.found.clear()
+        self.counts.clear()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.steps.append(dict(self.found))
+        self.steps.append(dict(self.counts))
 
     def run(self, trainer: WorkbenchTrainer) -> None:
-        found = self.found
+        counts = self.counts
 
         class Operations(TorchDispatchMode):
             def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 name = function.overloadpacket.__name__
                 by_mask = name.startswith("index") and len(args) > 1 and isinstance(args[1], list | tuple)
                 if name in WAITS or (
-                    by_mask and any(each is not None and each.dtype == torch.bool for each in args[1])
+                    by_mask and any(argument is not None and argument.dtype == torch.bool for argument in args[1])
                 ):
-                    found[name] += 1
+                    counts[name] += 1
                 return function(*args, **(kwargs or {}))
 
         class Conversions(TorchFunctionMode):
             def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 if getattr(function, "__name__", "") in ("tolist", "numpy"):
-                    found[function.__name__] += 1
+                    counts[function.__name__] += 1
                 return function(*args, **(kwargs or {}))
 
         trainer.add_callback(self)
@@ -98,19 +98,19 @@ def test_no_gradient_is_computed_below_the_lowest_layer_that_trains(make_trainer
     model = trainer.model.get_base_model().model
     needed: dict[str, list[bool]] = {"below": [], "above": []}
     layers = model.language_model.layers
-    layers[0].register_forward_hook(lambda *given: needed["below"].append(given[2].requires_grad))
-    layers[1].register_forward_hook(lambda *given: needed["above"].append(given[2].requires_grad))
+    layers[0].register_forward_hook(lambda *arguments: needed["below"].append(arguments[2].requires_grad))
+    layers[1].register_forward_hook(lambda *arguments: needed["above"].append(arguments[2].requires_grad))
     gradients: set[str] = set()
 
     class Look(TrainerCallback):
         def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-            gradients.update(name for name, each in trainer.model.named_parameters() if each.grad is not None)
+            gradients.update(name for name, parameter in trainer.model.named_parameters() if parameter.grad is not None)
 
     trainer.add_callback(Look())
     trainer.train()
     assert not any(needed["below"])
     assert all(needed["above"])
-    assert gradients == {name for name, each in trainer.model.named_parameters() if each.requires_grad}
+    assert gradients == {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
     assert all(".layers.1." in name for name in gradients)
 
 
@@ -158,5 +158,5 @@ def test_a_layer_of_the_full_size_launches_and_keeps_no_more_than_it_did() -> No
     one, two = (count_step(8, tokens // 8, layers=layers) for layers in (1, 2))
     layer = two - one
     assert layer.kernels <= 96
-    assert layer.kept / tokens <= 149_000
+    assert layer.saved_bytes / tokens <= 149_000
     assert layer.moved / tokens <= 1_940_000

@@ -87,8 +87,8 @@ def test_the_towers_weights_are_gone_and_the_saved_adapter_answers_to_pixels(
     make_trainer, random_model_folder: Path, samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer, processor = make_trainer(is_cached=True)
-    said = capsys.readouterr().out
-    assert said.startswith("6 pictures' features cached (0.0 MB), 6 of them new; the vision tower left the memory")
+    printed = capsys.readouterr().out
+    assert printed.startswith("6 pictures' features cached (0.0 MB), 6 of them new; the vision tower left the memory")
     assert not [name for name, _ in trainer.model.named_parameters() if any(part in name for part in ENCODER_PARTS)]
     assert not [name for name, _ in trainer.model.named_modules() if any(part in name for part in ENCODER_PARTS)]
     trainer.train()
@@ -114,7 +114,7 @@ def test_workers_read_the_cache(make_trainer) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_the_tiny_models_features_and_losses_are_those_of_pixels(tmp_path: Path, batch_size: int) -> None:
     model, processor = load_pretrained(TINY)
-    scenes = [each for each in SceneDialogues(12, seed=9) if each.image is not None][:8]
+    scenes = [scene for scene in SceneDialogues(12, seed=9) if scene.image is not None][:8]
     features = open_features(model, processor, folder=tmp_path)
     assert features is not None
     features.fill(scenes)
@@ -154,10 +154,10 @@ def test_an_evaluation_goes_on_when_the_cache_cannot_be_written(
         raise CacheError("No space left on device")
 
     monkeypatch.setattr("vglm.data.feature_cache.FeatureCache._encode", fail)
-    found = generate_predictions(
+    records = generate_predictions(
         model, processor, samples, Decoding(max_new_tokens=4, batch_size=2), feature_cache=True
     )
-    assert found == plain
+    assert records == plain
     assert caplog.text.count("features of pictures are not cached any further: No space left") == 1
 
 

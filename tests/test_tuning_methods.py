@@ -51,7 +51,9 @@ def test_published_recipe_trains_layers_0_and_14_at_a_scale_of_a_tenth() -> None
 def test_components_share_out_all_parameters(model_and_processor) -> None:
     model, _ = model_and_processor
     names = {name for name, _ in model.named_parameters()}
-    by_component = {each: _training(attach(model, ComponentTuning(**{each: "full"}))) for each in COMPONENTS}
+    by_component = {
+        component: _training(attach(model, ComponentTuning(**{component: "full"}))) for component in COMPONENTS
+    }
     assert set().union(*by_component.values()) == names
     assert all(by_component.values())
     assert not any(one & other for one, other in itertools.combinations(by_component.values(), 2))
@@ -103,7 +105,11 @@ def test_adapter_holds_only_what_trained_and_reloads_with_equal_logits(
     assert sorted(path.name for path in folder.iterdir()) == files
 
     stored = load_file(folder / "adapter_model.safetensors")
-    trained = {name.replace(".default", ""): each for name, each in tuned.named_parameters() if each.requires_grad}
+    trained = {
+        name.replace(".default", ""): parameter
+        for name, parameter in tuned.named_parameters()
+        if parameter.requires_grad
+    }
     assert stored.keys() == trained.keys()
 
     inputs = processor(text="背景是什么颜色？", return_tensors="pt")
@@ -132,9 +138,9 @@ def test_each_component_is_frozen_adapted_or_copied_as_declared(random_model_fol
     parts: dict[str, Any] = {"vision": "lora", "projection": "full", "language_model": "full", "embeddings": "lora"}
     tuned = attach(model, ComponentTuning(**parts, lora=LoraConfig(r=2)))
     for name in _training(tuned):
-        component = next(each for each in COMPONENTS if belongs_to(name, each))
+        component = next(component for component in COMPONENTS if belongs_to(name, component))
         assert ".lora_" in name if parts[component] == "lora" else ".modules_to_save." in name
-    trained = {each for each in COMPONENTS if any(belongs_to(name, each) for name in _training(tuned))}
+    trained = {component for component in COMPONENTS if any(belongs_to(name, component) for name in _training(tuned))}
     assert trained == set(parts)
 
 

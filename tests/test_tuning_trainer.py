@@ -74,7 +74,11 @@ def _log(folder: Path) -> list[dict[str, float]]:
 
 
 def _trained(trainer: WorkbenchTrainer) -> dict[str, torch.Tensor]:
-    return {name: each.detach().clone() for name, each in trainer.model.named_parameters() if each.requires_grad}
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in trainer.model.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 
 def test_a_checkpoint_holds_exactly_the_trainable_tensors(make_trainer, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
-    before = {name: each.detach().clone() for name, each in trainer.model.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
     trainer.train()
     checkpoint = newest_checkpoint(tmp_path)
     assert checkpoint is not None
@@ -127,16 +131,16 @@ def test_a_checkpoint_holds_exactly_the_trainable_tensors(make_trainer, tmp_path
     assert stored.keys() == trained.keys()
     assert all(torch.equal(stored[name], trained[name]) for name in trained)
 
-    moved = {name for name, each in trainer.model.named_parameters() if not torch.equal(each, before[name])}
+    moved = {name for name, parameter in trainer.model.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == trained.keys()
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(1, {6}), (2, {4, 6}), (3, {2, 4, 6}), (4, {2, 4, 6}), (None, {2, 4, 6})])
-def test_so_many_checkpoints_stay(make_trainer, limit: int | None, kept: set[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("limit", "steps"), [(1, {6}), (2, {4, 6}), (3, {2, 4, 6}), (4, {2, 4, 6}), (None, {2, 4, 6})])
+def test_so_many_checkpoints_stay(make_trainer, limit: int | None, steps: set[int], tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     trainer.args.save_total_limit = limit
     trainer.train()
-    assert {path.name for path in tmp_path.iterdir()} == {"log.jsonl", *(f"checkpoint-{step}" for step in kept)}
+    assert {path.name for path in tmp_path.iterdir()} == {"log.jsonl", *(f"checkpoint-{step}" for step in steps)}
     assert trainer.args.save_total_limit == limit
 
 
@@ -202,10 +206,10 @@ def test_training_ends_with_the_chosen_checkpoint(
     plain = make_trainer(tmp_path / "plain", method)
     plain.train()
     assert _log(tmp_path / "chosen") == _log(tmp_path / "plain")
-    kept = load_file(tmp_path / "plain" / "checkpoint-4" / "trainable.safetensors")
+    saved = load_file(tmp_path / "plain" / "checkpoint-4" / "trainable.safetensors")
     trained = _trained(trainer)
-    assert kept.keys() == trained.keys()
-    assert all(torch.equal(kept[name], trained[name]) for name in kept)
+    assert saved.keys() == trained.keys()
+    assert all(torch.equal(saved[name], trained[name]) for name in saved)
     assert trainer.facts(outcome)["forgetting"]["chosen_step"] == 4
 
 
@@ -216,14 +220,14 @@ def test_training_stops_when_too_much_is_forgotten(make_trainer, tmp_path: Path)
     assert trainer.state.global_step == 4
     assert (scores.is_stopped, scores.choice.step, scores.choice.lost_points) == (True, 2, 10.0)
     assert trainer.facts(outcome)["forgetting"]["stopped_early"]
-    kept = load_file(tmp_path / "checkpoint-2" / "trainable.safetensors")
-    assert all(torch.equal(kept[name], each) for name, each in _trained(trainer).items())
+    saved = load_file(tmp_path / "checkpoint-2" / "trainable.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in _trained(trainer).items())
 
     resumed = make_trainer(tmp_path, scores=_scoring(tmp_path, {}, budget_points=5, patience=2))  # nothing is scored
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert resumed.scores.is_stopped
-    assert all(torch.equal(kept[name], each) for name, each in _trained(resumed).items())
-    assert [each.step for each in read_scores(tmp_path / "forgetting.jsonl")] == [0, 2, 4]
+    assert all(torch.equal(saved[name], tensor) for name, tensor in _trained(resumed).items())
+    assert [scored.step for scored in read_scores(tmp_path / "forgetting.jsonl")] == [0, 2, 4]
 
 
 def test_a_resumed_run_whose_scores_are_lost_is_refused(make_trainer, tmp_path: Path) -> None:
@@ -238,7 +242,7 @@ def test_the_last_state_is_scored_though_it_is_not_saved(make_trainer, tmp_path:
     trainer = make_trainer(tmp_path, scores=scores)
     trainer.args.save_strategy = "no"
     trainer.train()
-    assert [each.step for each in scores.scores] == [0, 6]
+    assert [scored.step for scored in scores.scores] == [0, 6]
 
 
 def test_a_checkpoint_of_another_method_is_refused(make_trainer, tmp_path: Path) -> None:
@@ -344,7 +348,7 @@ def test_a_training_at_its_last_step_is_not_trained_further(make_trainer, tmp_pa
         again = make_trainer(tmp_path)
         outcome = again.train(resume_from_checkpoint=tmp_path / "checkpoint-6")
         assert again.state.global_step == STEPS
-        assert all(torch.equal(each, _trained(whole)[name]) for name, each in _trained(again).items())
+        assert all(torch.equal(tensor, _trained(whole)[name]) for name, tensor in _trained(again).items())
         assert (tmp_path / "log.jsonl").read_text().splitlines()[:-1] == log[:-1]
         assert outcome.metrics["train_loss"] == facts["train_loss"] > 0
         assert outcome.metrics["train_runtime"] > 0.5 * facts["train_runtime"]
@@ -368,7 +372,7 @@ def test_a_request_to_terminate_saves_a_checkpoint_that_continues_bit_for_bit(
     make_trainer, step: int, logging_steps: int, tmp_path: Path
 ) -> None:
     def make(name: str, unscored: int = 0) -> WorkbenchTrainer:
-        retention = {each: 0.9 - 0.01 * each for each in (0, 2, 4, 6) if each >= unscored}
+        retention = {step: 0.9 - 0.01 * step for step in (0, 2, 4, 6) if step >= unscored}
         scores = _scoring(tmp_path / name, retention, budget_points=50)
         trainer = make_trainer(tmp_path / name, scores=scores)
         trainer.args.logging_steps = logging_steps
@@ -383,13 +387,15 @@ def test_a_request_to_terminate_saves_a_checkpoint_that_continues_bit_for_bit(
     assert caught.value.code == 143
     checkpoint = newest_checkpoint(tmp_path / "broken")
     assert checkpoint == tmp_path / "broken" / f"checkpoint-{step}"
-    assert [each.step for each in read_scores(tmp_path / "broken" / "forgetting.jsonl")] == [*range(0, step, 2)]
+    assert [scored.step for scored in read_scores(tmp_path / "broken" / "forgetting.jsonl")] == [*range(0, step, 2)]
     resumed = make("broken", unscored=step)
     outcome = resumed.train(resume_from_checkpoint=checkpoint)
-    assert all(torch.equal(each, _trained(whole)[name]) for name, each in _trained(resumed).items())
+    assert all(torch.equal(tensor, _trained(whole)[name]) for name, tensor in _trained(resumed).items())
     assert _log(tmp_path / "broken") == _log(tmp_path / "whole")
     assert outcome.metrics["train_loss"] == pytest.approx(facts["train_loss"], rel=1e-6)
-    steps = [[each.step for each in read_scores(tmp_path / name / "forgetting.jsonl")] for name in ("whole", "broken")]
+    steps = [
+        [scored.step for scored in read_scores(tmp_path / name / "forgetting.jsonl")] for name in ("whole", "broken")
+    ]
     assert steps[0] == steps[1] == [0, 2, 4, 6]
 
 
@@ -430,7 +436,7 @@ def test_a_loss_that_is_no_number_ends_training_with_the_samples_named(make_trai
     checkpoints = list(tmp_path.glob("checkpoint-*"))
     assert 0 < len(checkpoints) < STEPS
     for checkpoint in checkpoints:
-        assert all(bool(each.isfinite().all()) for each in load_file(checkpoint / "trainable.safetensors").values())
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint / "trainable.safetensors").values())
     losses = [line["loss"] for line in _log(tmp_path)]
     assert len(losses) == len(checkpoints)
     assert all(loss > 0 for loss in losses)
@@ -444,7 +450,7 @@ class _Spoil(TrainerCallback):
         trainer.add_callback(self)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        def spoil(module: Any, given: Any, output: Any) -> Any:
+        def spoil(module: Any, inputs: Any, output: Any) -> Any:
             return output * float("nan") if state.global_step + 1 in self.steps else None
 
         self.hook = model.get_base_model().model.language_model.final_layernorm.register_forward_hook(spoil)
@@ -488,15 +494,15 @@ def test_adalora_takes_no_importance_from_a_step_that_is_left_out(make_trainer, 
     trainer.train()
     allocator = trainer.trained_model().base_model.rankallocator
     assert trainer.state.global_step == STEPS
-    assert all(bool(each.isfinite().all()) for each in allocator.exp_avg_ipt.values())
-    assert all(bool(each.isfinite().all()) for each in _trained(trainer).values())
+    assert all(bool(importance.isfinite().all()) for importance in allocator.exp_avg_ipt.values())
+    assert all(bool(tensor.isfinite().all()) for tensor in _trained(trainer).values())
 
 
 def test_one_process_trains_on_one_gpu(make_trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = TrainingArguments
 
-    def on_two_gpus(**given: Any) -> TrainingArguments:
-        arguments = usual(**given)
+    def on_two_gpus(**options: Any) -> TrainingArguments:
+        arguments = usual(**options)
         arguments._n_gpu = 2
         return arguments
 
@@ -523,7 +529,7 @@ def test_parts_learn_at_their_own_rates(make_trainer, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, ["method=components"])
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
     optimizer = trainer.create_optimizer()
-    rates = {names[each]: group["lr"] for group in optimizer.param_groups for each in group["params"]}
+    rates = {names[parameter]: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     assert rates.keys() == _trained(trainer).keys()
     for name, rate in rates.items():
         assert rate == (0.001 if "language_projection" in name else 0.02 if ".lora_B." in name else 0.01)

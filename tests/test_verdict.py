@@ -38,13 +38,13 @@ def scored(comparison: Comparison, folder: Path = Path("nowhere")) -> Scored:
     return Scored(folder, EVALUATION, comparison)
 
 
-def places(n: int) -> list[str]:
+def backgrounds(n: int) -> list[str]:
     return [("沙滩", "雪地")[row % 2] for row in range(n)]
 
 
-def said(n: int, form: str, right: int | None = None, **values: Any) -> list[Prediction]:
+def worded(n: int, form: str, right: int | None = None, **values: Any) -> list[Prediction]:
     """Answers of one form, the first ones right; the reference is `SHORT`."""
-    names = places(n)
+    names = backgrounds(n)
     named = [name if right is None or row < right else "海面" for row, name in enumerate(names)]
     return arm(*((SHORT.format(true), form.format(name)) for true, name in zip(names, named, strict=True)), **values)
 
@@ -53,7 +53,7 @@ def said(n: int, form: str, right: int | None = None, **values: Any) -> list[Pre
 
 
 def test_an_answer_that_only_words_it_otherwise_is_no_gain() -> None:
-    comparison = compare(said(40, SCENE), said(40, SHORT), **BY_PLACE)
+    comparison = compare(worded(40, SCENE), worded(40, SHORT), **BY_PLACE)
     part = comparison.splits["test"]
     assert part.scores["exact_match"] == (0.0, 1.0)
     assert (comparison.verdict.metric.name, comparison.verdict.finding) == ("accuracy", "open")
@@ -97,25 +97,25 @@ def test_a_failed_answer_is_no_other_punctuation() -> None:
 
 
 def test_without_a_metric_of_content_the_page_says_so() -> None:
-    shown = changes_section.show(scored(compare(said(8, SCENE), said(8, SHORT))))
+    shown = changes_section.show(scored(compare(worded(8, SCENE), worded(8, SHORT))))
     assert shown is not None
     assert [split.en for split in shown["by_form"]] == ["Test set"]
-    by_content = changes_section.show(scored(compare(said(8, SCENE), said(8, SHORT), **BY_PLACE)))
+    by_content = changes_section.show(scored(compare(worded(8, SCENE), worded(8, SHORT), **BY_PLACE)))
     assert by_content is not None
     assert by_content["by_form"] == []
 
 
 def test_a_model_alone_is_judged_by_images_that_ask_for_another_answer(tmp_path: Path) -> None:
     """Half of the shuffled images show the same place, so that the answer stays right whether or not it looks."""
-    shown = places(40)
+    shown = backgrounds(40)
     true = [
-        replace(each, image_sha256=f"{row:064x}", kind="background")
-        for row, each in enumerate(arm(*((SHORT.format(place), SHORT.format(place)) for place in shown)))
+        replace(original, image_sha256=f"{row:064x}", kind="background")
+        for row, original in enumerate(arm(*((SHORT.format(name), SHORT.format(name)) for name in shown)))
     ]
     others = [(row + 2 if row < 20 else row + 1) % 40 for row in range(40)]
     shuffled = [
-        replace(each, image_sha256=f"{other:064x}", prediction=SHORT.format(shown[other]))
-        for each, other in zip(true, others, strict=True)
+        replace(original, image_sha256=f"{other:064x}", prediction=SHORT.format(shown[other]))
+        for original, other in zip(true, others, strict=True)
     ]
     alone = replace(
         EVALUATION,
@@ -153,15 +153,17 @@ def with_controls(
 
 def test_an_arm_at_the_floor_cannot_be_told_to_use_no_image(tmp_path: Path) -> None:
     """Before, every answer is in other words: exact match is 0 with any image; by content the same arm looks."""
-    arms = said(40, SCENE), said(40, SHORT)
-    controls = {"before_shuffled": said(40, SCENE, 2), "after_shuffled": said(40, SHORT, 2)}
+    arms = worded(40, SCENE), worded(40, SHORT)
+    controls = {"before_shuffled": worded(40, SCENE, 2), "after_shuffled": worded(40, SHORT, 2)}
     by_form = with_controls(tmp_path / "form", *arms, ["exact_match"], **controls)
     metric = by_form.verdict.metric
     assert [judge_gain(gain, metric) for gain in by_form.gains] == ["floor", "better"]
     first, second, change = (line.text.en for line in image_use_section.lines(scored(by_form)))
-    assert first.startswith("Image use, before: cannot be told by exact match")
+    assert first.startswith("Image use, before: cannot be determined by exact match")
     assert "no gain" not in first + second + change
-    assert change == "What tuning changed of it cannot be told by exact match: before scored nothing with any image."
+    assert (
+        change == "What tuning changed of it cannot be determined by exact match: before scored nothing with any image."
+    )
     assert by_form.as_dict()["image_use"][0]["finding"] == "floor"
     by_content = with_controls(tmp_path / "content", *arms, **controls)
     assert [judge_gain(gain, by_content.verdict.metric) for gain in by_content.gains] == ["better", "better"]
@@ -170,9 +172,9 @@ def test_an_arm_at_the_floor_cannot_be_told_to_use_no_image(tmp_path: Path) -> N
 
 def test_what_tuning_changed_of_image_use_is_paired_and_has_an_interval(tmp_path: Path) -> None:
     """Before it scores 10 of 40 with any image; after 40 with the true and 10 with another one: +75 points."""
-    before = said(40, SCENE, 10)
-    controls = {"before_shuffled": said(40, SHORT, 10), "after_shuffled": said(40, SHORT, 10)}
-    comparison = with_controls(tmp_path, before, said(40, SHORT), **controls)
+    before = worded(40, SCENE, 10)
+    controls = {"before_shuffled": worded(40, SHORT, 10), "after_shuffled": worded(40, SHORT, 10)}
+    comparison = with_controls(tmp_path, before, worded(40, SHORT), **controls)
     (change,) = comparison.gain_changes
     assert (change.result.before, change.result.after, change.result.difference) == (0.0, 0.75, 0.75)
     assert 0.5 < change.result.interval.low < 0.75 < change.result.interval.high
@@ -187,11 +189,11 @@ def test_what_tuning_changed_of_image_use_is_paired_and_has_an_interval(tmp_path
 
 def test_another_image_with_the_same_answer_is_no_control(tmp_path: Path) -> None:
     """Half of the shuffled images show the same place; a model that looks stays right on these, and gains elsewhere."""
-    true = [replace(each, image_sha256=f"{row:064x}") for row, each in enumerate(said(40, SHORT))]
+    true = [replace(original, image_sha256=f"{row:064x}") for row, original in enumerate(worded(40, SHORT))]
     donors = [(row + (2 if row < 20 else 1)) % 40 for row in range(40)]
     shuffled = [
-        replace(each, image_sha256=f"{donor:064x}", prediction=true[donor].prediction)
-        for each, donor in zip(true, donors, strict=True)
+        replace(original, image_sha256=f"{donor:064x}", prediction=true[donor].prediction)
+        for original, donor in zip(true, donors, strict=True)
     ]
     (gain,) = with_controls(tmp_path, true, true, after_shuffled=shuffled).gains
     assert (gain.result.n, gain.result.before, gain.result.after) == (20, 0.0, 1.0)
@@ -202,7 +204,7 @@ def test_another_image_with_the_same_answer_is_no_control(tmp_path: Path) -> Non
 
 def test_the_test_split_is_judged_whatever_comes_first() -> None:
     def both(train_right: int, test_right: int) -> list[Prediction]:
-        return said(40, SHORT, train_right, split="train") + said(40, SHORT, test_right)
+        return worded(40, SHORT, train_right, split="train") + worded(40, SHORT, test_right)
 
     comparison = compare(both(0, 20), both(40, 20))
     assert (comparison.main, comparison.verdict.finding) == ("test", "open")
@@ -212,22 +214,22 @@ def test_the_test_split_is_judged_whatever_comes_first() -> None:
     assert (only.main, only.verdict.finding) == ("train", "better")
     assert "on the training set" in verdict.en
     assert "训练集" in verdict.zh
-    general, held_out = said(9, SHORT, split="retention"), said(9, SHORT, split="validation")
+    general, held_out = worded(9, SHORT, split="retention"), worded(9, SHORT, split="validation")
     named = compare(general + held_out, general + held_out)
     assert named.main == "validation"
 
 
 def test_one_reference_for_all_samples_shows_no_skill() -> None:
     truth = ["是。"] * 40
-    before = arm(*((each, "不是。") for each in truth))
-    after = arm(*((each, "是。") for each in truth))
+    before = arm(*((text, "不是。") for text in truth))
+    after = arm(*((text, "是。") for text in truth))
     comparison = compare(before, after)
     assert comparison.verdict.finding == "no skill"
     verdict = summary_section.verdict(scored(comparison))
     assert verdict.en.startswith('No skill can be shown: all 40 references are the same ("是。")')
     assert verdict.zh.startswith("无法显示任何能力")
     two = [*truth[:39], "不是。"]
-    others = [arm(*((true, said) for true in two)) for said in ("不知道。", "是。")]
+    others = [arm(*((true, answer) for true in two)) for answer in ("不知道。", "是。")]
     assert compare(*others).verdict.finding == "better"
 
 
@@ -238,8 +240,8 @@ def test_slices_that_got_worse_are_named_with_holm_over_all_of_them() -> None:
     """Colours lose 30 of 30, counts gain 30 of 30: no change on the whole."""
 
     def rows(colour: int, count: int) -> list[Prediction]:
-        one, other = said(30, SHORT, colour, kind="colour"), said(30, SHORT, count, kind="count")
-        return one + [replace(each, id=f"n{each.id}", group=f"n{each.group}") for each in other]
+        one, other = worded(30, SHORT, colour, kind="colour"), worded(30, SHORT, count, kind="count")
+        return one + [replace(original, id=f"n{original.id}", group=f"n{original.group}") for original in other]
 
     comparison = compare(rows(30, 0), rows(0, 30))
     assert comparison.verdict.finding == "open"
@@ -254,16 +256,16 @@ def test_slices_that_got_worse_are_named_with_holm_over_all_of_them() -> None:
     assert compare(rows(30, 30), rows(28, 30)).worse_slices == ()
 
 
-def probe(known: range, n: int = 180) -> list[Prediction]:
+def retained(right: range, n: int = 180) -> list[Prediction]:
     return [
-        record(SHORT.format(name) if row in known else "?", SHORT.format(name), f"p{row}", split="retention")
-        for row, name in enumerate(places(n))
+        record(SHORT.format(name) if row in right else "?", SHORT.format(name), f"p{row}", split="retention")
+        for row, name in enumerate(backgrounds(n))
     ]
 
 
 def test_forgetting_is_gross_as_well_as_net() -> None:
     """90 of 180 known before; 20 of them forgotten, 20 of the others learned: net nothing."""
-    before, after = said(40, SHORT, 4) + probe(range(90)), said(40, SHORT) + probe(range(20, 110))
+    before, after = worded(40, SHORT, 4) + retained(range(90)), worded(40, SHORT) + retained(range(20, 110))
     comparison = compare(before, after)
     assert comparison.retention_loss_points == 0.0
     stored = comparison.as_dict()["splits"]["retention"]["forgetting"]
@@ -275,10 +277,10 @@ def test_forgetting_is_gross_as_well_as_net() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "finding"), [(range(90), "shown"), (range(30), "refuted"), (range(20, 110), "not shown")]
+    ("right", "finding"), [(range(90), "shown"), (range(30), "refuted"), (range(20, 110), "not shown")]
 )
-def test_a_budget_is_shown_not_shown_or_refuted(known: range, finding: str) -> None:
-    before, after = said(40, SHORT, 4) + probe(range(90)), said(40, SHORT) + probe(known)
+def test_a_budget_is_shown_not_shown_or_refuted(right: range, finding: str) -> None:
+    before, after = worded(40, SHORT, 4) + retained(range(90)), worded(40, SHORT) + retained(right)
     comparison = replace(compare(before, after), budget_points=5.0)
     assert comparison.within_budget is not None
     assert comparison.within_budget.finding == finding
@@ -288,17 +290,17 @@ def test_a_budget_is_shown_not_shown_or_refuted(known: range, finding: str) -> N
 
 
 def test_the_budget_of_a_run_is_read_beside_its_answers(tmp_path: Path) -> None:
-    before, after = said(8, SHORT, 4) + probe(range(90)), said(8, SHORT) + probe(range(90))
+    before, after = worded(8, SHORT, 4) + retained(range(90)), worded(8, SHORT) + retained(range(90))
     assert with_controls(tmp_path, before, after).within_budget is None
     (tmp_path / "curves.json").write_text(json.dumps({"budget_points": 2.5}), encoding="utf-8")
-    found = read_comparison(tmp_path).within_budget
-    assert found is not None
-    assert (found.margin, found.finding) == (0.025, "shown")
+    within_budget = read_comparison(tmp_path).within_budget
+    assert within_budget is not None
+    assert (within_budget.margin, within_budget.finding) == (0.025, "shown")
 
 
 def test_both_languages_have_all_words(tmp_path: Path) -> None:
-    controls = {"before_shuffled": said(40, SCENE, 2), "after_shuffled": said(40, SHORT, 2)}
-    before, after = said(40, SCENE) + probe(range(90)), said(40, SHORT) + probe(range(20, 110))
+    controls = {"before_shuffled": worded(40, SCENE, 2), "after_shuffled": worded(40, SHORT, 2)}
+    before, after = worded(40, SCENE) + retained(range(90)), worded(40, SHORT) + retained(range(20, 110))
     comparison = replace(with_controls(tmp_path, before, after, **controls), budget_points=5.0)
     sections = (changes_section, forgetting_section, image_use_section, slices_section, summary_section)
     texts: list[Text] = [line.text for section in sections for line in section.lines(scored(comparison, tmp_path))]
@@ -361,7 +363,7 @@ def test_a_run_s_config_opens_no_connection() -> None:
 )
 def test_places_are_named_in_both_languages(answer: str, label: str) -> None:
     labels = OmegaConf.to_container(OmegaConf.load(repo_root() / "conf" / "metrics" / "background.yaml").labels)
-    truth = [f"这张图片的背景是{each}。" for each in (label, "街道")]
+    truth = [f"这张图片的背景是{name}。" for name in (label, "街道")]
     records = arm((truth[0], answer), (truth[1], "房间。"))
     comparison = compare(records, records, metrics=["accuracy"], classes=labels)  # type: ignore[arg-type]
     assert comparison.splits["test"].primary.after == 0.5

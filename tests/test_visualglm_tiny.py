@@ -42,15 +42,15 @@ def scores(tiny: Loaded, samples: list[Sample]) -> dict[str, float]:
 
 
 def test_new_scenes_are_answered(tiny: Loaded, scenes: list[Sample]) -> None:
-    found = scores(tiny, scenes)
-    assert found["all"] >= 0.9
-    assert all(found[kind] >= 0.95 for kind in ("caption", "subject", "colour", "count", "place", "dialogue"))
+    accuracies = scores(tiny, scenes)
+    assert accuracies["all"] >= 0.9
+    assert all(accuracies[kind] >= 0.95 for kind in ("caption", "subject", "colour", "count", "place", "dialogue"))
 
 
 def test_shuffled_images_leave_chance(tiny: Loaded, scenes: list[Sample]) -> None:
-    found = scores(tiny, shuffle_images([scene for scene in scenes if scene.image is not None], seed=1))
-    assert found["caption"] <= 0.05
-    assert found["all"] <= 0.3  # a yes or no is right half the time, a count one time in four
+    accuracies = scores(tiny, shuffle_images([scene for scene in scenes if scene.image is not None], seed=1))
+    assert accuracies["caption"] <= 0.05
+    assert accuracies["all"] <= 0.3  # a yes or no is right half the time, a count one time in four
 
 
 def test_the_demo_question_is_new_to_it(tiny: Loaded) -> None:

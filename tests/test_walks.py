@@ -27,11 +27,11 @@ PAGE = repo_root() / "docs" / "howto" / "extending.md"
 
 def from_page(name: str) -> str:
     """A file as the page about extending has it."""
-    found = re.search(
+    match = re.search(
         rf"^`[^`]*{re.escape(name)}`:\n\n```\w+\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
-    assert found is not None, name
-    return found[1]
+    assert match is not None, name
+    return match[1]
 
 
 @pytest.fixture

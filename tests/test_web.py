@@ -35,7 +35,7 @@ from vglm.serving.web import PATH, PageSettings, mount_page
 from vglm.tuning.methods import attach, save
 
 HOW = Sampling(temperature=0.8, top_p=0.4, top_k=100, repetition_penalty=1.2, seed=1, max_new_tokens=150)
-ASKED = "这张图片的背景里有什么内容？"
+QUESTION = "这张图片的背景里有什么内容？"
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio's queue
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on this machine")
 
@@ -59,7 +59,7 @@ class Recorder(Engine):
 
     def _advance(self, name: str) -> None:
         answers = [row.answer for row in self._rows[name]]
-        if self.is_holding and not any(each.is_cancelled or len(each.token_ids) < 20 for each in answers):
+        if self.is_holding and not any(answer.is_cancelled or len(answer.token_ids) < 20 for answer in answers):
             time.sleep(0.01)
         else:
             super()._advance(name)
@@ -181,11 +181,11 @@ def test_one_question_goes_to_both_and_both_columns_stream(
     visitor.upload("#image input[type=file]", photo)
     visitor.until("document.querySelector('#image img') !== null")
     with engine.holding():
-        answers = ask(visitor, engine, ASKED, answers=2)
+        answers = ask(visitor, engine, QUESTION, answers=2)
         visitor.until(BOTH_GROW)
-        assert not any(each.finish_reason for each in answers)  # both columns stream, at the same time
+        assert not any(answer.finish_reason for answer in answers)  # both columns stream, at the same time
     image = Image.open(photo).convert("RGB")
-    alone = [engine.ask(Question(ASKED, image), adapter=name, sampling=HOW).wait() for name in (BASE, "tuned")]
+    alone = [engine.ask(Question(QUESTION, image), adapter=name, sampling=HOW).wait() for name in (BASE, "tuned")]
     before, after = map(shown, alone)
     assert before != after
     wait_until(lambda: squeezed(visitor.text("#before-chat .bot")) == before)
@@ -195,7 +195,7 @@ def test_one_question_goes_to_both_and_both_columns_stream(
     assert "adapter tuned" in visitor.text("#after")
     assert visitor.strange_requests(address) == []
     responses = [event["params"]["response"] for event in visitor.events if event["method"] == RESPONSE]
-    assert [(each["status"], each["url"]) for each in responses if each["status"] >= 400] == []
+    assert [(response["status"], response["url"]) for response in responses if response["status"] >= 400] == []
 
 
 @needs_browser
@@ -203,11 +203,11 @@ def test_a_question_that_fails_comes_back(visitor: Visitor, address: str, engine
     open_page(visitor, address)
     waiting, engine.max_waiting = engine.max_waiting, 0
     try:
-        visitor.write("#question textarea", ASKED)
+        visitor.write("#question textarea", QUESTION)
         visitor.click("#ask")
         for name in ("before", "after"):
             wait_until(lambda name=name: "No answer: 0 questions wait already" in visitor.text(f"#{name}-problem"))
-        visitor.until(f"document.querySelector('#question textarea').value === '{ASKED}'")
+        visitor.until(f"document.querySelector('#question textarea').value === '{QUESTION}'")
         assert visitor.run("document.querySelector('.user') === null")
     finally:
         engine.max_waiting = waiting
@@ -222,7 +222,7 @@ def test_on_a_phone_the_answers_come_into_sight(visitor: Visitor, address: str, 
     visitor.call("Emulation.setDeviceMetricsOverride", width=400, height=850, deviceScaleFactor=1, mobile=True)
     try:
         open_page(visitor, address, max_tokens=20)
-        ask(visitor, engine, ASKED, answers=2)
+        ask(visitor, engine, QUESTION, answers=2)
         visitor.until("document.querySelector('#before-chat .user')?.getBoundingClientRect().bottom < innerHeight")
         assert visitor.run("document.documentElement.scrollWidth <= innerWidth")
         assert "processing" not in visitor.text("body")
@@ -249,7 +249,7 @@ def test_a_second_question_knows_the_first(visitor: Visitor, address: str, engin
 def test_no_question_is_lost_while_an_answer_comes(visitor: Visitor, address: str, engine: Recorder) -> None:
     open_page(visitor, address, max_tokens=2000)
     with engine.holding():
-        ask(visitor, engine, ASKED, answers=2)
+        ask(visitor, engine, QUESTION, answers=2)
         visitor.until(BOTH_GROW)
         visitor.write("#question textarea", "再见")
         visitor.press("Enter")
@@ -267,11 +267,11 @@ def test_no_question_is_lost_while_an_answer_comes(visitor: Visitor, address: st
 def test_an_emptied_dialogue_stays_empty(visitor: Visitor, address: str, engine: Recorder) -> None:
     open_page(visitor, address, max_tokens=2000)
     with engine.holding():
-        answers = ask(visitor, engine, ASKED, answers=2)
+        answers = ask(visitor, engine, QUESTION, answers=2)
         visitor.until(BOTH_GROW)
         visitor.click("#clear")
-        wait_until(lambda: all(each.finish_reason for each in answers))
-        assert {each.finish_reason for each in answers} == {"cancelled"}
+        wait_until(lambda: all(answer.finish_reason for answer in answers))
+        assert {answer.finish_reason for answer in answers} == {"cancelled"}
         visitor.until(
             "!document.querySelector('#ask').disabled && document.querySelector('#before-chat .bot') === null"
         )
@@ -281,11 +281,11 @@ def test_an_emptied_dialogue_stays_empty(visitor: Visitor, address: str, engine:
 def test_stop_ends_both_answers(visitor: Visitor, address: str, engine: Recorder) -> None:
     open_page(visitor, address, max_tokens=2000)
     with engine.holding():
-        answers = ask(visitor, engine, ASKED, answers=2)
+        answers = ask(visitor, engine, QUESTION, answers=2)
         visitor.until(BOTH_GROW)
         visitor.click("#stop")
-        wait_until(lambda: all(each.finish_reason for each in answers))
-    assert {each.finish_reason for each in answers} == {"cancelled"}
+        wait_until(lambda: all(answer.finish_reason for answer in answers))
+    assert {answer.finish_reason for answer in answers} == {"cancelled"}
 
 
 @needs_browser
@@ -311,16 +311,16 @@ def test_what_was_uploaded_goes_with_the_visitor(
     visitor.visit(f"{address}/")
     visitor.upload("#image input[type=file]", mine)
     visitor.until("document.querySelector('#image img') !== null")
-    answers = ask(visitor, engine, ASKED, answers=2)
-    wait_until(lambda: all(each.finish_reason for each in answers))
+    answers = ask(visitor, engine, QUESTION, answers=2)
+    wait_until(lambda: all(answer.finish_reason for answer in answers))
     assert list(uploads.rglob("mine.png"))
     visitor.visit("about:blank")
     wait_until(lambda: not list(uploads.rglob("mine.png")))
 
 
 @needs_browser
-@pytest.mark.parametrize(("row", "said"), [(0, ""), (1, "small copy"), (2, "small copy")])
-def test_a_sample_opens_with_its_true_answer(visitor: Visitor, address: str, row: int, said: str) -> None:
+@pytest.mark.parametrize(("row", "note"), [(0, ""), (1, "small copy"), (2, "small copy")])
+def test_a_sample_opens_with_its_true_answer(visitor: Visitor, address: str, row: int, note: str) -> None:
     visitor.visit(f"{address}/")
     visitor.until("document.querySelectorAll('#samples tbody tr').length === 3")
     visitor.run(f"document.querySelectorAll('#samples tbody tr')[{row}].click()")
@@ -329,18 +329,18 @@ def test_a_sample_opens_with_its_true_answer(visitor: Visitor, address: str, row
     visitor.until(f"document.querySelector('#question textarea').value === '{name}？'")
     assert visitor.run("document.querySelector('#reference textarea').value") == f"{colour}。"
     visitor.until("document.querySelector('#after-chat .bot')?.innerText.trim() === '您好。'")
-    assert ("small copy" in visitor.text("body")) == bool(said)
+    assert ("small copy" in visitor.text("body")) == bool(note)
     wide = "document.querySelector('#image img').naturalWidth"
     visitor.until(f"{wide} > 0")
-    assert visitor.run(wide) == (20 if said else 40)
+    assert visitor.run(wide) == (20 if note else 40)
 
 
 @pytest.mark.parametrize(
-    "place", ["/etc/passwd", str(Path(__file__).resolve()), "http://example.com/a.png", "{run}/there.png"]
+    "path", ["/etc/passwd", str(Path(__file__).resolve()), "http://example.com/a.png", "{run}/there.png"]
 )
-def test_only_the_small_copies_and_uploads_are_served(address: str, place: str, tmp_path_factory: Any) -> None:
-    place = place.format(run=next(tmp_path_factory.getbasetemp().glob("run*/evaluation")))
-    assert httpx.get(f"{address}{PATH}/gradio_api/file={place}").status_code == 403
+def test_only_the_small_copies_and_uploads_are_served(address: str, path: str, tmp_path_factory: Any) -> None:
+    path = path.format(run=next(tmp_path_factory.getbasetemp().glob("run*/evaluation")))
+    assert httpx.get(f"{address}{PATH}/gradio_api/file={path}").status_code == 403
 
 
 def test_a_page_with_a_password_closes_the_api_too(random_model_folder: Path, tmp_path: Path) -> None:
@@ -365,8 +365,8 @@ def test_without_the_relay_a_shared_page_is_served_here_and_says_so(random_model
     command = ["-m", "vglm", "web", "--share", "--auth", "anna:secret", "--port", str(port)]
     command += ["--from_pretrained", str(random_model_folder)]
     environment = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}
-    with (tmp_path / "said").open("w+", encoding="utf-8") as said:
-        with Program(*command, stderr=said, env=environment, cwd=tmp_path) as program:
+    with (tmp_path / "said").open("w+", encoding="utf-8") as log:
+        with Program(*command, stderr=log, env=environment, cwd=tmp_path) as program:
             wait_until(lambda: program.poll() is not None or "served here" in (tmp_path / "said").read_text())
             assert httpx.get(f"http://127.0.0.1:{port}{PATH}/").status_code == 200
             assert httpx.get(f"http://127.0.0.1:{port}{PATH}/config").status_code == 401
@@ -379,14 +379,14 @@ def test_without_the_relay_a_shared_page_is_served_here_and_says_so(random_model
 
 
 def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
-    asked = {"en": {"language": "en"}, "as before": {"english": True}, "zh": {"language": "zh"}}
+    settings = {"en": {"language": "en"}, "as before": {"english": True}, "zh": {"language": "zh"}}
     with OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
         answers = {
             name: client.chat.completions.create(
                 model="tuned", messages=[{"role": "user", "content": "你好"}], max_tokens=40, seed=1,
-                temperature=1.5, top_p=1.0, extra_body={**wanted, "top_k": 0},
+                temperature=1.5, top_p=1.0, extra_body={**body, "top_k": 0},
             ).choices[0].message.content or ""
-            for name, wanted in asked.items()
+            for name, body in settings.items()
         }  # fmt: skip
     assert answers["as before"] == answers["en"]
     assert not any(map(is_chinese, answers["en"]))
@@ -394,7 +394,7 @@ def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["demo"], "holds no finished run"),
         (["web", "--auth", "anna"], "--auth must be NAME:PASSWORD"),
@@ -402,9 +402,13 @@ def test_the_language_of_an_answer_can_be_chosen(address: str) -> None:
     ],
 )
 def test_mistakes_are_said_before_a_model_loads(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
     assert main(arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -364,8 +364,8 @@ def test_whoever_opens_the_picture_sees_it_through_its_window(tmp_path):
     assert look_at(sample)["pixels"].tobytes().hex() == shown[:32]
     assert image_sha256(open_image_of(sample)) == shown
     with examine(tmp_path / "openi.json", workers=1) as diagnosis:
-        (kept,) = diagnosis.survey.samples()
+        (cleaned,) = diagnosis.survey.samples()
         write_cleaned_copy(diagnosis, tmp_path / "cleaned")
-    assert (kept.window, dict(kept.meta)) == (sample.window, dict(sample.meta))
+    assert (cleaned.window, dict(cleaned.meta)) == (sample.window, dict(sample.meta))
     (copied,) = load_dataset(tmp_path / "cleaned" / "data.jsonl").train
     assert (copied.window, image_sha256(copied.open_image())) == (sample.window, shown)

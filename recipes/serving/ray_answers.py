@@ -4,7 +4,7 @@ pip install ".[scale]"
 python recipes/serving/ray_answers.py <data> answers --checkpoint outputs/background/lora/<time> --workers 2
 
 A row of `answers/*.parquet` has the record of an evaluation (`id`, `question`, `reference`, `prediction`, ...) and
-`row`, its place in the data: the same command asks only for rows that no file there has. Workers read the pictures; on
+`row`, its index in the data: the same command asks only for rows that no file there has. Workers read the pictures; on
 several machines data, answers and weights lie where all of them can read. Nothing is scored: `evaluate.py` does that.
 """
 
@@ -86,7 +86,7 @@ def main() -> None:
     count = len(getattr(vglm.load_dataset(options.data), options.split))
     rest = np.setdiff1d(np.arange(count), answered_rows(options.answers))
     print(f"{options.answers}: {count - len(rest):,} of {count:,} rows are answered")
-    if "RAY_ADDRESS" not in os.environ:  # on this machine alone: reading and writing need a place beside the workers
+    if "RAY_ADDRESS" not in os.environ:  # on this machine alone: reading and writing need a core beside the workers
         ray.init(num_cpus=max(os.cpu_count() or 1, options.workers + 2))
     blocks = max(2 * options.workers, len(rest) // ROWS_OF_A_FILE)
     answered = ray.data.range(len(rest), override_num_blocks=min(blocks, max(1, len(rest)))).map_batches(

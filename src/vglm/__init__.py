@@ -46,7 +46,7 @@ _HOMES = {
     "read_samples": "data.readers",
     "train": "tuning.train",
 }
-"""Name -> its module; all that is not listed comes from `model`."""
+"""Name -> its module; all others come from `model`."""
 
 __all__ = [
     "Metric",

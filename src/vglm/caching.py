@@ -1,7 +1,7 @@
 """The cache folder of the workbench: image features, tables of long data sets, hashes of weights.
 
 cache_folder("features")                                ~/.cache/vglm/features
-remembered("identities", files, facts, compute)         computed once for as long as these files stay as they are
+remembered("identities", files, facts, compute)         computed once, until one of these files changes
 """
 
 import hashlib
@@ -54,7 +54,7 @@ def clear_folder(folder: Path) -> int:
 
 
 def remembered(kind: str, files: Sequence[Path], facts: Any, compute: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What was computed from files, without reading them again while they stay as they are.
+    """A value computed from files, cached until the files change.
 
     A file counts as unchanged with its resolved path, size, times, inode and device. A result that is missing, damaged
     or cannot be kept costs the time to compute it, nothing else.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 PIPE_CLOSED = 141
-"""Exit code where nobody reads on, as shells count signals."""
+"""Exit code for a closed pipe, as shells count signals."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +102,7 @@ def _stopping_cleanly() -> Iterator[threading.Event]:
         was_stopped.set()
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # signals are none of this thread's business
+    if threading.current_thread() is not threading.main_thread():  # signals cannot be handled in this thread
         yield was_stopped
         return
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,10 +1,10 @@
 """Record terminal output as `console.log` in the run folder.
 
-    with recording():                    a process of the workbench's own: what it prints is remembered from here on
+    with recording():                    a process of the workbench: its output is recorded from here on
         keep_in(folder)                  and goes to folder/console.log, with what was printed before
 
 The file has whole lines without colours; progress bars, which overwrite themselves, are left out. Where nothing is
-recorded, as in a notebook, `keep_in` does nothing.
+recorded, as in a notebook, `keep_in` has no effect.
 """
 
 import os
@@ -46,7 +46,7 @@ class _Log:
         self.flush()
 
     def flush(self) -> None:
-        """Write what waits; a run folder that is gone, or a full disk, is no reason to stop."""
+        """Write buffered lines; a removed run folder or a full disk does not stop the process."""
         if self.path is not None and self._waiting and self.path.parent.is_dir():
             with suppress(OSError), self.path.open("a", encoding="utf-8", errors="replace") as file:
                 file.write("".join(self._waiting))
@@ -87,7 +87,7 @@ _log: _Log | None = None
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Remember what this process prints until the block ends, the traceback of what ends it included."""
+    """Record what this process prints until the block ends, including the traceback of an exception."""
     global _log
     before, streams = _log, (sys.stdout, sys.stderr)
     _log = _Log()
@@ -109,7 +109,7 @@ def begin() -> None:
 
 
 def keep_in(folder: Path) -> None:
-    """Write what was printed, and is from now on, to the folder's `console.log`, behind what is there."""
+    """Append the recorded output, and all further output, to the folder's `console.log`."""
     if _log is not None:
         _log.path = folder / LOG_FILE
         _log.flush()

@@ -17,10 +17,11 @@ import os
 
 LONGEST_MESSAGE = 990
 """Characters of a message on the command line; a damaged file of megabytes must not be quoted in full."""
+_LONGEST_END = 300
 
 
 class WorkbenchError(Exception):
-    """Base class: something in the input is wrong, and its message says how to mend it."""
+    """Base class: something in the input is wrong, and the message says how to fix it."""
 
 
 class ConfigError(WorkbenchError):
@@ -48,12 +49,18 @@ class BusyError(WorkbenchError):
 
 
 def message_of(error: BaseException) -> str:
-    """What the command line prints of an error, at most `LONGEST_MESSAGE` characters that any terminal can show."""
+    """What the command line prints of an error, at most `LONGEST_MESSAGE` characters that any terminal can show.
+
+    Of a longer one the middle is left out: it begins with where, and ends with what to do.
+    """
     text = str(error).encode("utf-8", errors="replace").decode("utf-8")
     text = "".join(
         character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
     )
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 40]}... ({len(text):,} characters)"
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    left_out = f" ... ({len(text):,} characters) ... "
+    return text[: LONGEST_MESSAGE - _LONGEST_END - len(left_out)] + left_out + text[-_LONGEST_END:]
 
 
 def brief(error: BaseException, length: int = 200) -> str:
@@ -63,5 +70,5 @@ def brief(error: BaseException, length: int = 200) -> str:
 
 
 def typed(name: str) -> str:
-    """How `train` or `evaluate` is called from here: by its script where that lies, else as a command of `vglm`."""
+    """How `train` or `evaluate` is called here: by its script if that exists, else as a command of `vglm`."""
     return f"python {name}.py" if os.path.isfile(f"{name}.py") else f"vglm {name}"

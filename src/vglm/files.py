@@ -6,12 +6,12 @@
     with new_folder(path) as partial: ...                a folder that must not exist yet
     with replaced_folder(path, marker="x.json") as partial: ...     a folder that may be there already
     with changed_folder(path, marker="x.json") as copy: ...         all changes to a folder appear together
-    with claimed(path) as place: ...                     a hidden folder to make it in, for one process at a time
+    with claimed(path) as claim: ...                     a hidden folder to make it in, for one process at a time
     with locked(folder, "another process trains there"): ...
     remove_folder(path)                                  it is there with all of it, or gone
     facts = read_json(path, error=ConfigError)           an object, or one message that names the file
     facts = read_record(path, Record)                    the same as a dataclass, every field of the type it should have
-    path = inside(folder, "images", name)                a name from a stranger's file, which may not lead elsewhere
+    path = inside(folder, "images", name)                a name from an untrusted file, which may not lead elsewhere
 
 Everything is written below a hidden folder `.<name>.<random>.partial` beside its destination and renamed at the end.
 That folder is locked while it is in use, so the leftovers of a killed process can be distinguished from what another
@@ -122,7 +122,7 @@ def append_json_lines(path: Path, rows: Iterable[Any]) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[Path]:
-    """Have a file appear when it is whole, in place of any file of that name.
+    """Write a file so that it appears only when complete, replacing any file of that name.
 
     Args:
         path: The file; its folder is made if it is not there.
@@ -134,8 +134,8 @@ def whole_file(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> I
     Raises:
         WorkbenchError: Or `error`: the file cannot be written.
     """
-    with explained(path, error=error), workplace(path) as place:
-        partial = place / path.name
+    with explained(path, error=error), workplace(path) as workspace:
+        partial = workspace / path.name
         yield partial
         put_in_place(partial, path)
 
@@ -150,7 +150,7 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def check_vacant(path: Path, *, error: type[WorkbenchError] = DataError) -> None:
-    """Refuse a place that holds something; what killed processes left beside it is removed.
+    """Refuse a path that is not empty; leftovers of killed processes beside it are removed.
 
     Raises:
         DataError: Or `error`: `path` is a file, or a folder with something in it.
@@ -175,11 +175,11 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
         DataError: Or `error`: `path` holds something already, or cannot be written.
     """
     check_vacant(path, error=error)
-    with explained(path, error=error), workplace(path) as place:
-        content = place / _CONTENT
+    with explained(path, error=error), workplace(path) as workspace:
+        content = workspace / _CONTENT
         content.mkdir()
         yield content
-        _share_as(place, content)
+        _share_as(workspace, content)
         check_vacant(path, error=error)  # another process may have been quicker
         if path.exists():
             path.rmdir()
@@ -188,7 +188,7 @@ def new_folder(path: Path, *, error: type[WorkbenchError] = DataError) -> Iterat
 
 @contextmanager
 def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = DataError) -> Iterator[Path]:
-    """Have a folder appear when it is whole, in place of an earlier one.
+    """Make a folder that appears only when complete, replacing an earlier one.
 
     Args:
         path: The folder to make or to replace.
@@ -202,11 +202,11 @@ def replaced_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Da
         DataError: Or `error`: `path` is a file or a folder of other things, or cannot be written.
     """
     _check_replaceable(path, marker, error)
-    with explained(path, error=error), workplace(path) as place:
-        content = place / _CONTENT
+    with explained(path, error=error), workplace(path) as workspace:
+        content = workspace / _CONTENT
         content.mkdir()
         yield content
-        _share_as(place, content)
+        _share_as(workspace, content)
         _put_in_place(content, path)
 
 
@@ -277,10 +277,10 @@ def changed_folder(path: Path, *, marker: str, error: type[WorkbenchError] = Dat
     if not (path / marker).is_file():
         raise error(f"{path} has no {marker}, so it is not changed. Pass the folder that holds it.")
     path = path.resolve()  # of a link, what it stands for
-    with claimed(path, error=error) as place:
+    with claimed(path, error=error) as workspace:
         if not os.access(path, os.W_OK):
             raise error(f"{path} cannot be written: it is read-only. Change its permissions, or copy it.")
-        content, before = place / _CONTENT, path.stat().st_ino
+        content, before = workspace / _CONTENT, path.stat().st_ino
         _link_folder(path, content)
         yield content
         if not path.exists() or path.stat().st_ino != before:
@@ -302,24 +302,24 @@ def claimed(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iter
     Raises:
         WorkbenchError: Or `error`: another process claims it, or it cannot be written.
     """
-    place = path.with_name(f".{path.name}.claimed")
+    claim = path.with_name(f".{path.name}.claimed")
     with explained(path, error=error):
-        lock = _lock(place)
+        lock = _lock(claim)
     if lock is None:
         raise error(f"{path} is being written by another process right now. Wait until it is done, or choose another.")
     try:
         with explained(path, error=error):
             recover(path)
-            for left in set(place.iterdir()) - {place / LOCK_FILE}:  # by a process that was killed
+            for left in set(claim.iterdir()) - {claim / LOCK_FILE}:  # by a process that was killed
                 _remove(left)
-            yield place
+            yield claim
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(claim, ignore_errors=True)
         lock.release()
 
 
 def _link_folder(source: Path, target: Path) -> None:
-    """Copy a folder; files are hard links where the file system has such, and symbolic links stay what they are."""
+    """Copy a folder; files are hard links where the file system has such, and symbolic links are kept."""
     target.mkdir()
     for path in source.iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -350,7 +350,7 @@ def locked(folder: Path, message: str, *, error: type[WorkbenchError] = Workbenc
     try:
         yield
     finally:
-        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that nobody else can be holding it
+        (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is held, so that no other process can hold it
         lock.release()
 
 
@@ -363,7 +363,7 @@ def is_write_failure(error: BaseException) -> bool:
 
 @contextmanager
 def explained(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> Iterator[None]:
-    """Say which file or folder it is that cannot be written, in place of a library's own exception.
+    """Replace a library's exception by one that names the file or folder that cannot be written.
 
     Args:
         path: As the user knows it.
@@ -380,7 +380,7 @@ def explained(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> It
         if not is_write_failure(failure):
             raise
         reason = getattr(failure, "strerror", None) or brief(failure)
-        raise error(f"{path} cannot be written: {reason}. Make room, or choose another place.") from failure
+        raise error(f"{path} cannot be written: {reason}. Make room, or choose another folder.") from failure
 
 
 @contextmanager
@@ -394,17 +394,17 @@ def workplace(path: Path) -> Iterator[Path]:
     _sweep(path)
     lock = None
     while lock is None:  # None: swept away by another process before it was locked
-        place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        lock = _lock(place)
+        workspace = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        lock = _lock(workspace)
     try:
-        yield place
+        yield workspace
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(workspace, ignore_errors=True)
         lock.release()
 
 
 def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -> None:
-    """Have a folder disappear whole, so that a killed process leaves no half of it under its name.
+    """Remove a folder atomically, so that a killed process leaves no part of it under its name.
 
     Args:
         path: The folder.
@@ -413,20 +413,20 @@ def remove_folder(path: Path, *, error: type[WorkbenchError] = WorkbenchError) -
     Raises:
         WorkbenchError: Or `error`: it cannot be removed.
     """
-    with explained(path, error=error), workplace(path) as place:
-        path.replace(place / _CONTENT)
+    with explained(path, error=error), workplace(path) as workspace:
+        path.replace(workspace / _CONTENT)
 
 
 def sweep_inside(folder: Path) -> None:
-    """Remove what processes that were killed left in a folder, whatever it was to become."""
+    """Remove the temporary folders that killed processes left in a folder."""
     for left in folder.glob(".*.partial"):
         with suppress(OSError):
             _remove_unless_locked(left)
 
 
-def _share_as(place: Path, content: Path) -> None:
+def _share_as(template: Path, content: Path) -> None:
     """Let those read what was written who may read its folder: some libraries make files for their owner alone."""
-    mode = stat.S_IMODE(place.stat().st_mode) & 0o666
+    mode = stat.S_IMODE(template.stat().st_mode) & 0o666
     for file in content.rglob("*") if content.is_dir() else [content]:
         if file.is_file() and not file.is_symlink():
             file.chmod(mode)
@@ -547,7 +547,7 @@ def check_regular(
     advice: str = "Restore the file.",
     limit: int | None = None,
 ) -> None:
-    """Refuse to open what is no file on a disk: a pipe or a device may let its reader wait for ever.
+    """Refuse to open what is not a file on a disk: a pipe or a device may let its reader wait for ever.
 
     Args:
         path: The file.
@@ -597,7 +597,7 @@ def whole_lines(path: Path, *, repair: bool = True) -> list[str]:
         repair: Take such a line out of the file, so that it can be filled on.
 
     Raises:
-        UnicodeDecodeError: A whole line is no UTF-8.
+        UnicodeDecodeError: A whole line is not UTF-8.
     """
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
@@ -612,7 +612,7 @@ def read_json(
     """Read a JSON object; see `read_text`.
 
     Raises:
-        DataError: Or `error`: as `read_text`, or it is no JSON, or something else than an object.
+        DataError: Or `error`: as `read_text`, or it is not JSON, or something else than an object.
     """
     return parse_json_object(read_text(path, error=error, advice=advice), str(path), error=error, advice=advice)
 
@@ -653,7 +653,7 @@ def parse_record(
         former: Names of keys in older files -> today's, at any depth.
 
     Raises:
-        DataError: Or `error`: it is no JSON, or values are missing or of another type; the first ones are named.
+        DataError: Or `error`: it is not JSON, or values are missing or of another type; the first ones are named.
     """
     from pydantic import ValidationError
 
@@ -673,7 +673,7 @@ def parse_record(
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """JSON with today's names for its keys; what is no JSON stays."""
+    """JSON with today's names for its keys; what is not JSON stays."""
     if not any(f'"{name}"' in text for name in names):
         return text
     try:
@@ -690,7 +690,7 @@ def _adapter(kind: Any) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without references, of which a few lines can stand for more than memory holds."""
+    """YAML without references, since a few lines of them can expand to more than memory holds."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -704,7 +704,7 @@ def parse_yaml(
     """Parse YAML without references; see `parse_json_object`.
 
     Raises:
-        DataError: Or `error`: it is no YAML, or has references.
+        DataError: Or `error`: it is not YAML, or has references.
     """
     try:
         return yaml.load(text, Loader=_PlainLoader)
@@ -746,7 +746,7 @@ def parse_json_object(
         advice: What the message tells the user to do.
 
     Raises:
-        DataError: Or `error`: it is no JSON, is nested too deeply, or is something else than an object.
+        DataError: Or `error`: it is not JSON, is nested too deeply, or is something else than an object.
     """
     try:
         value = json.loads(text)

@@ -1,7 +1,7 @@
 """Listings of available recipes, components and formats, and of finished runs: `vglm list recipes`, `vglm runs`.
 
-Nothing is described twice: a line is the first comment of the recipe's or config's own file, a format's own schema, a
-metric's own title.
+Each line comes from its source: the first comment of the recipe's or config's file, a format's schema, a metric's
+title.
 """
 
 import re

@@ -1,9 +1,9 @@
 """The processes of one command: one, or as many as `torchrun` or `accelerate launch` started.
 
-    processes = Processes()                            before any model loads, for it chooses each process's device
+    processes = Processes()                            before any model loads, since it chooses each process's device
     folder = processes.broadcast(choose_folder())      the main process's value, in all of them
     todo = processes.shard(items)                      items rank, rank + world_size, rank + 2 world_size, ...
-    processes.barrier()                                until all have come here
+    processes.barrier()                                waits until all processes have reached it
 
 A process that fails ends at once, and the launcher ends the others. What went wrong is printed once: by the main
 process, or by another after `GRACE_SECONDS` in which the launcher would have ended it had the main process failed too.

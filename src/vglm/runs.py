@@ -6,8 +6,8 @@
     run.result                               adapter/, or model/ after full tuning
     Run.find([Path("outputs/sweeps")])       all finished ones in some folders
 
-A run folder may come from a colleague or a download: nothing in it is believed before it was looked at, and no name or
-link in it leads out of it. `vglm.tuning.run_folder` writes what is read here.
+A run folder may come from a colleague or a download: everything in it is checked before use, and no name or link in it
+may lead out of it. `vglm.tuning.run_folder` writes what is read here.
 """
 
 import os
@@ -33,7 +33,7 @@ SCORES_FILE = "forgetting.jsonl"
 EVALUATION_FOLDER = "evaluation"
 EVALUATION_FILE = "evaluation.json"
 LATEST = "latest"
-"""Stands for the newest finished run wherever a run is named."""
+"""Names the newest finished run, wherever a run can be given."""
 HISTORY_FILE = "evaluations.jsonl"
 
 RESULTS = ("adapter", "model")
@@ -68,6 +68,21 @@ class ProtocolPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """What was taken from the training samples to choose a checkpoint by, whole groups at a time.
+
+    Attributes:
+        samples: How many were held out.
+        of: How many training samples there were before.
+        seed: Of the draw.
+    """
+
+    samples: int
+    of: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlan:
     """How the data was divided; only the fields that are used.
 
@@ -76,7 +91,8 @@ class DataPlan:
         divided: By what, in words; None of a mixture and of generated data.
         group: How it was determined which samples belong together, in words; None likewise.
         seed: Of the division, or of the mixing; None where nothing was drawn.
-        validation: What was held out of the training samples, in words; None where the data has a validation split.
+        validation: What was held out of the training samples, a sentence in older runs; None where the data has a
+            validation split.
         task: Of a mixture, the name of the data set that is tested on.
         datasets: Of a mixture, name -> how that data set was divided.
     """
@@ -85,7 +101,7 @@ class DataPlan:
     divided: str | None = None
     group: str | None = None
     seed: int | None = None
-    validation: str | None = None
+    validation: HeldOut | str | None = None
     task: str | None = None
     datasets: Mapping[str, "DataPlan"] = field(default_factory=dict)
 
@@ -301,7 +317,7 @@ class Run:
     unverified: bool = False
 
     def __fspath__(self) -> str:
-        """The folder: a run can be given wherever a path of one is asked for."""
+        """The folder, so that a run can be passed where a path is expected."""
         return str(self.folder)
 
     @staticmethod
@@ -545,7 +561,7 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """Where its evaluation lies, or is to lie."""
+        """The folder of its evaluation, which need not exist."""
         return self.folder / EVALUATION_FOLDER
 
     @property

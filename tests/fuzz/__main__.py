@@ -16,20 +16,23 @@ def main() -> int:
     parser.add_argument("--areas", nargs="*", default=[], help=f"beginnings of {', '.join(AREAS)}")
     parser.add_argument("--findings", type=Path, default=Path("outputs") / "fuzz")
     parser.add_argument("--replay", type=Path, nargs="*", default=[], help="folders that were kept")
-    asked = parser.parse_args()
-    if asked.replay:
-        results = [replay(place) for place in asked.replay]
+    arguments = parser.parse_args()
+    if arguments.replay:
+        results = [replay(path) for path in arguments.replay]
     else:
         areas = [
-            name for name in AREAS if name.startswith(tuple(asked.areas or [name for name in AREAS if name != "self"]))
+            name
+            for name in AREAS
+            if name.startswith(tuple(arguments.areas or [name for name in AREAS if name != "self"]))
         ]
         start = time.monotonic()
-        results = fuzz(areas, asked.number, asked.seed, asked.findings)
+        results = fuzz(areas, arguments.number, arguments.seed, arguments.findings)
         print(f"{tabulate(results)}\n{len(results)} cases in {time.monotonic() - start:.0f} s")
-    found = [each for each in results if each.is_finding]
-    for each in found:
-        print(f"{each.outcome}  {each.case.area}  {each.place}  {each.text[:160]!r}  [{each.case.change[:200]}]")
-    return 1 if found else 0
+    findings = [result for result in results if result.is_finding]
+    for finding in findings:
+        case = finding.case
+        print(f"{finding.outcome}  {case.area}  {finding.where}  {finding.text[:160]!r}  [{case.change[:200]}]")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Result:
 
     case: Case
     outcome: str
-    place: str = ""
+    where: str = ""
     text: str = ""
     seconds: float = 0.0
 
@@ -103,9 +103,9 @@ class Watch:
             self.seen.append(("EXECUTED", str(arguments[0].co_filename)))
 
     def _check(self, path: str) -> None:
-        place = os.path.abspath(path)
-        if not place.startswith((*self.allowed, "/dev/", "/proc/")):
-            self.seen.append(("OUTSIDE", place))
+        absolute = os.path.abspath(path)
+        if not absolute.startswith((*self.allowed, "/dev/", "/proc/")):
+            self.seen.append(("OUTSIDE", absolute))
 
 
 def serve(connection: Connection, sandbox: Path) -> None:
@@ -127,7 +127,7 @@ def _read(case: Case, sandbox: Path, watch: Watch) -> Result:
     Path("/proc/self/clear_refs").write_text("5")  # the highest memory is counted from here
     memory = _status("VmRSS")
     watch.seen, watch.executable, watch.allowed = [], str(folder), (str(sandbox), tempfile.gettempdir())
-    start, outcome, place, text = time.process_time(), "ok", "", ""
+    start, outcome, where, text = time.process_time(), "ok", "", ""
     try:
         area.read(folder, random.Random(case.seed))
     except WorkbenchError as error:
@@ -135,42 +135,42 @@ def _read(case: Case, sandbox: Path, watch: Watch) -> Result:
         if len(text) > LONGEST_MESSAGE + 10 or not text.strip():
             outcome = "LONG"
     except BaseException as error:
-        outcome, text, place = type(error).__name__, str(error)[:500], _place(error)
+        outcome, text, where = type(error).__name__, str(error)[:500], _frames_of(error)
     watch.allowed = ()
     seconds = time.process_time() - start
     if outcome in ("ok", "refused"):
-        left = [each for each in _names(sandbox) - names if each.endswith((".partial", ".part", ".tmp"))]
+        left = [name for name in _names(sandbox) - names if name.endswith((".partial", ".part", ".tmp"))]
         if watch.seen:
-            outcome, place = watch.seen[0]
+            outcome, where = watch.seen[0]
         elif seconds > SECONDS:
             outcome = "HANG"
         elif (grown := _status("VmHWM") - memory) > MEMORY_BYTES:
-            outcome, place = "MEMORY", f"{grown >> 20} MB"
+            outcome, where = "MEMORY", f"{grown >> 20} MB"
         elif left:
-            outcome, place = "LEFT", left[0]
+            outcome, where = "LEFT", left[0]
         elif not area.changes_input and _snapshot(folder) != before:
             outcome = "CHANGED"
-    return Result(case, outcome, place, text, round(seconds, 2))
+    return Result(case, outcome, where, text, round(seconds, 2))
 
 
-def _place(error: BaseException) -> str:
+def _frames_of(error: BaseException) -> str:
     """Where in the workbench an exception came from, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [each for each in frames if "/src/vglm/" in each.filename] or frames
-    shown = {f"{Path(each.filename).name}:{each.lineno} {each.name}": None for each in (ours[-1], frames[-1])}
+    ours = [frame for frame in frames if "/src/vglm/" in frame.filename] or frames
+    shown = {f"{Path(frame.filename).name}:{frame.lineno} {frame.name}": None for frame in (ours[-1], frames[-1])}
     return " < ".join(shown)
 
 
 def _names(folder: Path) -> set[str]:
-    return {str(each) for each in folder.rglob("*")}
+    return {str(path) for path in folder.rglob("*")}
 
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
-    states = {each: each.lstat() for each in folder.rglob("*")}
+    states = {path: path.lstat() for path in folder.rglob("*")}
     return {
-        str(each): (state.st_mode, state.st_size, state.st_mtime_ns)
-        for each, state in states.items()
-        if not each.is_dir()
+        str(path): (state.st_mode, state.st_size, state.st_mtime_ns)
+        for path, state in states.items()
+        if not path.is_dir()
     }
 
 
@@ -218,8 +218,8 @@ class Worker:
 def cases(areas: Iterable[str], number: int, seed: int) -> Iterator[Case]:
     """So many cases of the areas in turn."""
     names = list(areas)
-    for place in range(number):
-        yield Case(names[place % len(names)], f"{seed}.{place}")
+    for index in range(number):
+        yield Case(names[index % len(names)], f"{seed}.{index}")
 
 
 def fuzz(areas: Iterable[str], number: int, seed: int, findings: Path | None = None) -> list[Result]:
@@ -235,8 +235,8 @@ def fuzz(areas: Iterable[str], number: int, seed: int, findings: Path | None = N
         What became of each.
     """
     results = []
-    with tempfile.TemporaryDirectory(prefix="vglm-fuzz-", ignore_cleanup_errors=True) as place:
-        root = Path(place).resolve()
+    with tempfile.TemporaryDirectory(prefix="vglm-fuzz-", ignore_cleanup_errors=True) as temporary:
+        root = Path(temporary).resolve()
         worker = Worker(root / "case")
         good: dict[str, Path] = {}
         try:
@@ -251,11 +251,11 @@ def fuzz(areas: Iterable[str], number: int, seed: int, findings: Path | None = N
                 area = AREAS[case.area]
                 rng = random.Random(case.seed)
                 case = replace(case, change=mutate_folder(rng, folder) if area.is_mutated else "")
-                kept = root / "kept"
-                copy_folder(folder, kept)
+                copy = root / "kept"
+                copy_folder(folder, copy)
                 results.append(worker.ask(case))
                 if results[-1].is_finding and findings is not None:
-                    keep(results[-1], kept, findings)
+                    keep(results[-1], copy, findings)
         finally:
             worker.close()
     return results
@@ -265,20 +265,20 @@ def keep(result: Result, folder: Path, findings: Path) -> Path:
     """Write a finding's input and what happened to a folder of its own."""
     area = findings / result.case.area.replace("/", "-")
     number = len(list(area.iterdir())) if area.is_dir() else 0
-    place = area / f"{number:02d}-{result.outcome}"
-    copy_folder(folder, place / "d")
-    (place / "case.json").write_text(json.dumps(asdict(result.case), ensure_ascii=True, indent=1))
-    told = asdict(result) | {"case": result.case.change}
-    (place / "FINDING.txt").write_text(json.dumps(told, ensure_ascii=True, indent=1) + "\n")
-    return place
+    target = area / f"{number:02d}-{result.outcome}"
+    copy_folder(folder, target / "d")
+    (target / "case.json").write_text(json.dumps(asdict(result.case), ensure_ascii=True, indent=1))
+    record = asdict(result) | {"case": result.case.change}
+    (target / "FINDING.txt").write_text(json.dumps(record, ensure_ascii=True, indent=1) + "\n")
+    return target
 
 
-def replay(place: Path) -> Result:
+def replay(case_dir: Path) -> Result:
     """Read a kept input again."""
-    case = Case(**json.loads((place / "case.json").read_text()))
+    case = Case(**json.loads((case_dir / "case.json").read_text()))
     with tempfile.TemporaryDirectory(prefix="vglm-fuzz-", ignore_cleanup_errors=True) as root:
         worker = Worker(Path(root).resolve() / "case")
-        copy_folder(place / "d", worker.sandbox / "d")
+        copy_folder(case_dir / "d", worker.sandbox / "d")
         try:
             return worker.ask(case)
         finally:
@@ -289,7 +289,7 @@ def tabulate(results: Iterable[Result]) -> str:
     """Counts of outcomes, one line an area."""
     results = list(results)
     lines = []
-    for area in dict.fromkeys(each.case.area for each in results):
-        counts = Counter(each.outcome for each in results if each.case.area == area)
+    for area in dict.fromkeys(result.case.area for result in results):
+        counts = Counter(result.outcome for result in results if result.case.area == area)
         lines.append(f"{area:28} " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
     return "\n".join(lines)

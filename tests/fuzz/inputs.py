@@ -91,7 +91,7 @@ def _csv(path: Path, rows: Sequence[Sequence[Any]], delimiter: str = ",") -> Non
 
 def _fewshot(folder: Path) -> None:
     _pictures(folder, "0.png", "1.png", "2.png")
-    rows = [{"img": f"{each}.png", "prompt": "背景？", "label": WORDS[each], "kind": "colour"} for each in range(3)]
+    rows = [{"img": f"{index}.png", "prompt": "背景？", "label": WORDS[index], "kind": "colour"} for index in range(3)]
     _json(folder / "dataset.json", [*rows, {"img": None, "prompt": "?", "label": "!", "history": [["a", "b"]]}])
 
 
@@ -99,14 +99,14 @@ def _jsonl(folder: Path) -> None:
     _pictures(folder, "0.png", "1.png")
     rows = [
         {
-            "image": f"{each}.png",
+            "image": f"{answer}.png",
             "question": "Which?",
-            "answer": each or "red",
+            "answer": answer or "red",
             "patient_id": "p",
             "split": "train",
             "score": 0.5,
         }
-        for each in range(2)
+        for answer in range(2)
     ]
     _json_lines(
         folder / "rows.jsonl", [*rows, {"question": "Which?", "answer": "b", "split": "test", "more": {"a": [1]}}]
@@ -135,12 +135,12 @@ def _mmbench(folder: Path) -> None:
 
 def _llava(folder: Path) -> None:
     _pictures(folder, "0.png")
-    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
     _json(
         folder / "llava.json",
         [
-            {"id": "1", "image": "0.png", "conversations": said},
-            {"id": "2", "conversations": said[1:] * 0 + [{"from": "human", "value": "Hi"}, said[1]]},
+            {"id": "1", "image": "0.png", "conversations": turns},
+            {"id": "2", "conversations": turns[1:] * 0 + [{"from": "human", "value": "Hi"}, turns[1]]},
         ],
     )
 
@@ -166,12 +166,12 @@ def _messages(folder: Path) -> None:
 
 def _coco(folder: Path) -> None:
     _pictures(folder, "0.png", "1.png")
-    images = [{"id": each, "file_name": f"{each}.png", "width": 4} for each in range(2)]
+    images = [{"id": index, "file_name": f"{index}.png", "width": 4} for index in range(2)]
     _json(
         folder / "captions.json",
         {
             "images": images,
-            "annotations": [{"id": 7 + each, "image_id": each, "caption": "A dog."} for each in range(2)],
+            "annotations": [{"id": 7 + index, "image_id": index, "caption": "A dog."} for index in range(2)],
         },
     )
 
@@ -180,7 +180,7 @@ def _vqa(folder: Path) -> None:
     _pictures(folder, "val2014/COCO_val2014_000000000042.jpg")
     question = {"image_id": 42, "question": "How many?", "question_id": 42000}
     _json(folder / "questions.json", {"data_type": "mscoco", "data_subtype": "val2014", "questions": [question]})
-    answers = [{"answer": "2", "answer_confidence": "yes", "answer_id": each} for each in range(3)]
+    answers = [{"answer": "2", "answer_confidence": "yes", "answer_id": index} for index in range(3)]
     annotation = {
         "question_id": 42000,
         "image_id": 42,
@@ -193,7 +193,7 @@ def _vqa(folder: Path) -> None:
 
 def _pope(folder: Path) -> None:
     _pictures(folder, "0.png")
-    rows = [{"question_id": each, "image": "0.png", "text": "Is there a dog?", "label": "yes"} for each in range(2)]
+    rows = [{"question_id": index, "image": "0.png", "text": "Is there a dog?", "label": "yes"} for index in range(2)]
     _json_lines(folder / "coco_pope_random.json", rows)
 
 
@@ -241,7 +241,7 @@ def _webdataset(folder: Path) -> None:
 def _arrow_table() -> Any:
     import pyarrow as pa
 
-    pictures = [{"bytes": _picture(each), "path": f"{each}.png"} for each in range(3)]
+    pictures = [{"bytes": _picture(colour), "path": f"{colour}.png"} for colour in range(3)]
     columns = {
         "image": pictures,
         "question": ["Which?"] * 3,
@@ -300,8 +300,8 @@ def _llama_factory(folder: Path) -> None:
         folder / "dataset_info.json",
         {"pets": {"file_name": "pets.json", "formatting": "sharegpt", "columns": columns, "tags": tags}},
     )
-    said = [{"who": "me", "text": "<image>Who?"}, {"who": "it", "text": "A cat."}]
-    _json(folder / "pets.json", [{"said": said, "photos": ["0.png"]}])
+    turns = [{"who": "me", "text": "<image>Who?"}, {"who": "it", "text": "A cat."}]
+    _json(folder / "pets.json", [{"said": turns, "photos": ["0.png"]}])
 
 
 def _class_folders(folder: Path) -> None:
@@ -335,9 +335,9 @@ def _mimic(folder: Path) -> None:
         ["d2", "51", "10000033", "test"],
     ]
     for name, study, subject, _ in rows[1:]:
-        place = folder / "files" / "p10" / f"p{subject}"
-        _pictures(place, f"s{study}/{name}.jpg")
-        (place / f"s{study}.txt").write_text(" FINDINGS: Clear.\n\n IMPRESSION: Normal.\n")
+        picture_dir = folder / "files" / "p10" / f"p{subject}"
+        _pictures(picture_dir, f"s{study}/{name}.jpg")
+        (picture_dir / f"s{study}.txt").write_text(" FINDINGS: Clear.\n\n IMPRESSION: Normal.\n")
     _csv(folder / "mimic-cxr-2.0.0-split.csv", rows)
     views = "dicom_id,subject_id,study_id,ViewPosition\nd1,10000032,50,PA\nd2,10000033,51,LATERAL\n"
     (folder / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(gzip.compress(views.encode()))
@@ -346,7 +346,8 @@ def _mimic(folder: Path) -> None:
 def _xrayglm(folder: Path) -> None:
     _pictures(folder, "1_1.png", "2_1.png")
     _json(
-        folder / "openi-zh.json", {"annotations": [{"image_id": f"{each}_1", "caption": "正常。"} for each in (1, 2)]}
+        folder / "openi-zh.json",
+        {"annotations": [{"image_id": f"{subject}_1", "caption": "正常。"} for subject in (1, 2)]},
     )
 
 
@@ -360,8 +361,8 @@ def _lightcurves(folder: Path) -> None:
     write_fits(curve, folder / "b.fits", telescope="kepler")
     (folder / "c.fits.gz").write_bytes(gzip.compress((folder / "b.fits").read_bytes()))
     rows = [
-        [f"KIC {place}", name, "RRAB", 0.68, 0.9, "train"]
-        for place, name in enumerate(("a.csv", "b.fits", "c.fits.gz"))
+        [f"KIC {index}", name, "RRAB", 0.68, 0.9, "train"]
+        for index, name in enumerate(("a.csv", "b.fits", "c.fits.gz"))
     ]
     _csv(folder / "labels.csv", [["star", "file", "type", "period", "amplitude", "split"], *rows])
 
@@ -481,7 +482,7 @@ def _feature_cache(folder: Path, encode: Any) -> Any:
 def _samples(folder: Path) -> list[Any]:
     from vglm.data.sample import Sample, Turn
 
-    return [Sample(f"a#{each}", "g", folder / f"{each}.png", (Turn("?", "!"),)) for each in range(5)]
+    return [Sample(f"a#{index}", "g", folder / f"{index}.png", (Turn("?", "!"),)) for index in range(5)]
 
 
 def _encode(pictures: Any) -> Any:
@@ -491,8 +492,8 @@ def _encode(pictures: Any) -> Any:
 
 
 def _pictures_to_encode(folder: Path) -> None:
-    for each in range(5):
-        Image.new("RGB", (3, 4), (each, 0, 0)).save(folder / f"{each}.png")
+    for shade in range(5):
+        Image.new("RGB", (3, 4), (shade, 0, 0)).save(folder / f"{shade}.png")
 
 
 def _damaged_features(folder: Path, rng: random.Random) -> None:
@@ -518,7 +519,7 @@ def _damaged_features(folder: Path, rng: random.Random) -> None:
 
 def _tables(folder: Path) -> None:
     _jsonl(folder)
-    rows = [{"question": f"{each}?", "answer": "a", "n": each} for each in range(2100)]
+    rows = [{"question": f"{index}?", "answer": "a", "n": index} for index in range(2100)]
     _json_lines(folder / "rows.jsonl", rows)
 
 
@@ -532,14 +533,14 @@ def _read_tables(folder: Path, rng: random.Random) -> None:
 
 
 def _mutated_table(folder: Path, rng: random.Random) -> None:
-    from .mutations import mutate_bytes, mutate_place
+    from .mutations import mutate_bytes, mutate_in_place
 
     _read_tables(folder, rng)
-    (kept,) = (folder / "cache" / "tables").glob("*.arrow")
+    (stored,) = (folder / "cache" / "tables").glob("*.arrow")
     if rng.random() < 0.2:
-        mutate_place(rng, kept)
+        mutate_in_place(rng, stored)
     else:
-        kept.write_bytes(mutate_bytes(rng, kept.read_bytes())[0])
+        stored.write_bytes(mutate_bytes(rng, stored.read_bytes())[0])
     _read_tables(folder, rng)
     from vglm.data.table import SampleTable
 

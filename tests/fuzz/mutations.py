@@ -65,42 +65,42 @@ def mutate_bytes(rng: random.Random, content: bytes) -> tuple[bytes, str]:
     changed, done = bytearray(content), []
     for _ in range(rng.choice((1, 1, 2, 4))):
         size = len(changed)
-        place = rng.randrange(size) if size else 0
+        position = rng.randrange(size) if size else 0
         match rng.choice(("flip", "insert", "delete", "set", "copy", "roll", "token", "cut", "number", "word", "word")):
             case "flip" if size:
-                changed[place] ^= 1 << rng.randrange(8)
-                done.append(f"flip {place}")
+                changed[position] ^= 1 << rng.randrange(8)
+                done.append(f"flip {position}")
             case "insert":
-                changed[place:place] = rng.randbytes(rng.choice((1, 4, 64)))
-                done.append(f"insert {place}")
+                changed[position:position] = rng.randbytes(rng.choice((1, 4, 64)))
+                done.append(f"insert {position}")
             case "delete":
-                del changed[place : place + rng.choice((1, 2, 8, 100))]
-                done.append(f"delete {place}")
+                del changed[position : position + rng.choice((1, 2, 8, 100))]
+                done.append(f"delete {position}")
             case "set" if size:
-                changed[place] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
-                done.append(f"set {place}")
+                changed[position] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
+                done.append(f"set {position}")
             case "copy" if size:
-                piece = changed[place : place + rng.choice((4, 16, 200))]
+                piece = changed[position : position + rng.choice((4, 16, 200))]
                 target = rng.randrange(size)
                 changed[target : target + rng.choice((0, len(piece)))] = piece
-                done.append(f"copy {place} to {target}")
+                done.append(f"copy {position} to {target}")
             case "roll" if size:
-                changed = changed[place:] + changed[:place]
-                done.append(f"roll {place}")
+                changed = changed[position:] + changed[:position]
+                done.append(f"roll {position}")
             case "token":
                 token = rng.choice(_TOKENS)
-                changed[place : place + rng.choice((0, len(token)))] = token
-                done.append(f"token {token[:12]!r} at {place}")
+                changed[position : position + rng.choice((0, len(token)))] = token
+                done.append(f"token {token[:12]!r} at {position}")
             case "cut":
-                del changed[place:]
-                done.append(f"cut at {place}")
+                del changed[position:]
+                done.append(f"cut at {position}")
             case "number" if size >= 8:
                 form = rng.choice(("<i", "<q", ">i", "<h", ">h"))
                 value = rng.choice(_NUMBERS) & ((1 << 8 * struct.calcsize(form)) - 1)
                 raw = value.to_bytes(struct.calcsize(form), "little" if form[0] == "<" else "big")
-                place -= place % len(raw) if rng.random() < 0.7 else 0
-                changed[place : place + len(raw)] = raw
-                done.append(f"number {value} at {place}")
+                position -= position % len(raw) if rng.random() < 0.7 else 0
+                changed[position : position + len(raw)] = raw
+                done.append(f"number {value} at {position}")
             case "word":
                 words = list(re.finditer(rb"[\w.+-]+", changed))
                 if words:
@@ -114,10 +114,10 @@ def mutate_tree(rng: random.Random, tree: Any) -> tuple[Any, str]:
     """One or two changes of a tree of lists and dictionaries, which is changed in place."""
     done = []
     for _ in range(rng.choice((1, 1, 2))):
-        places = list(_places(tree))
-        if not places:
+        containers = list(_containers(tree))
+        if not containers:
             return rng.choice(hostile_values()), "all of it"
-        owner, key = rng.choice(places)
+        owner, key = rng.choice(containers)
         value = rng.choice(hostile_values())
         match rng.choice(("replace", "replace", "replace", "delete", "rename", "deepen", "repeat")):
             case "delete":
@@ -134,14 +134,14 @@ def mutate_tree(rng: random.Random, tree: Any) -> tuple[Any, str]:
     return tree, ", ".join(done)
 
 
-def _places(tree: Any) -> Any:
+def _containers(tree: Any) -> Any:
     items = list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
     for key, value in items:
         yield tree, key
-        yield from _places(value)
+        yield from _containers(value)
 
 
-def mutate_place(rng: random.Random, path: Path) -> str:
+def mutate_in_place(rng: random.Random, path: Path) -> str:
     """Put something else where a file is."""
     path.unlink()
     kind = rng.choice(("fifo", "endless", "folder", "missing", "empty", "long name", "loop", "socket", "unreadable"))
@@ -182,16 +182,16 @@ def mutate_folder(rng: random.Random, folder: Path) -> str:
     """
     done = []
     for _ in range(rng.choice((1, 1, 1, 2))):
-        files = sorted(each for each in folder.rglob("*") if each.is_file() and not each.is_symlink())
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
         if not files:
             break
         texts = [
-            each for each in files if each.suffix in _TREES or each.suffix in (".csv", ".tsv", ".txt", ".xml", ".index")
+            file for file in files if file.suffix in _TREES or file.suffix in (".csv", ".tsv", ".txt", ".xml", ".index")
         ]
         file = rng.choice(texts if texts and rng.random() < 0.6 else files)
         name = str(file.relative_to(folder))[:60]
         if rng.random() < 0.12:
-            done.append(f"{name}: {mutate_place(rng, file)}")
+            done.append(f"{name}: {mutate_in_place(rng, file)}")
             continue
         read_write = _TREES.get(file.suffix)
         if read_write is not None and rng.random() < 0.6:
@@ -215,15 +215,15 @@ def copy_folder(source: Path, target: Path) -> None:
         shutil.rmtree(target)
     target.mkdir(parents=True)
     for entry in sorted(source.rglob("*")):
-        place = target / entry.relative_to(source)
+        copy = target / entry.relative_to(source)
         if entry.is_symlink():
-            place.symlink_to(os.readlink(entry))
+            copy.symlink_to(os.readlink(entry))
         elif entry.is_dir():
-            place.mkdir(exist_ok=True)
+            copy.mkdir(exist_ok=True)
         elif entry.is_fifo():
-            os.mkfifo(place)
+            os.mkfifo(copy)
         elif entry.is_file():
-            shutil.copy2(entry, place)
+            shutil.copy2(entry, copy)
 
 
 def _lines(text: str) -> Any:

@@ -25,7 +25,7 @@ _TRAINED_WITH = [
     "trainer.save_steps=1",
     "checkpoint_selection.score_checkpoints=false",
 ]
-_ASKED_WITH = ["max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]
+_EVALUATION = ["max_new_tokens=2", "image_use_samples=2", "baselines=false", "splits=[test]"]
 
 
 def _command(*arguments: str) -> None:
@@ -33,25 +33,25 @@ def _command(*arguments: str) -> None:
     from vglm.cli import main
     from vglm.errors import LONGEST_MESSAGE, WorkbenchError
 
-    said = io.StringIO()
-    with redirect_stderr(said):
+    errors = io.StringIO()
+    with redirect_stderr(errors):
         code = main(list(arguments))
     if code == 2:
-        text = said.getvalue().partition("error: ")[2]
+        text = errors.getvalue().partition("error: ")[2]
         assert len(text) <= LONGEST_MESSAGE + 10, f"a message of {len(text)} characters"
         raise WorkbenchError(text)
 
 
 def _data(folder: Path) -> Path:
     """Four pictures beside the input, which stay as they are."""
-    place = folder.parent / f"{folder.name}-data"
-    place.mkdir(exist_ok=True)
+    data_dir = folder.parent / f"{folder.name}-data"
+    data_dir.mkdir(exist_ok=True)
     rows = []
     for number, colour in enumerate(("red", "green", "blue", "gold")):
-        Image.new("RGB", (8, 8), colour).save(place / f"{number}.png")
+        Image.new("RGB", (8, 8), colour).save(data_dir / f"{number}.png")
         rows.append({"img": f"{number}.png", "prompt": "颜色？", "label": colour})
-    _json(place / "dataset.json", rows)
-    return place
+    _json(data_dir / "dataset.json", rows)
+    return data_dir
 
 
 def _run(folder: Path) -> None:
@@ -68,7 +68,7 @@ def _read_run(folder: Path, rng: random.Random) -> None:
 
     if rng.random() < 0.3:
         load_run_config(folder / "run")
-    evaluate.run(compose("evaluate", [f"run={folder / 'run'}", *_ASKED_WITH]))
+    evaluate.run(compose("evaluate", [f"run={folder / 'run'}", *_EVALUATION]))
 
 
 def _interrupted(folder: Path) -> None:
@@ -112,7 +112,7 @@ def _score_settings(folder: Path, rng: random.Random) -> None:
     ]
     keys += ["metrics.judge.endpoint", "metrics.convention", "metrics.nothing", "metrics.names.0", "", "other"]
     chosen = [f"{rng.choice(keys)}={_written(rng)}" for _ in range(rng.choice((1, 1, 2)))]
-    _command("score", str(folder / "evaluation"), *[each for each in chosen if not each.startswith("-")])
+    _command("score", str(folder / "evaluation"), *[argument for argument in chosen if not argument.startswith("-")])
 
 
 def _written(rng: random.Random) -> str:
@@ -126,14 +126,14 @@ def _override(folder: Path, rng: random.Random) -> None:
     from vglm.config import check_config, compose, top_level_keys
 
     name = rng.choice(("train", "evaluate"))
-    known = [
+    pool = [
         *sorted(top_level_keys(name)),
         "method.r",
         "method.target_modules",
         "trainer.max_steps",
         "trainer.learning_rate",
     ]
-    known += [
+    pool += [
         "model.path_or_id",
         "model.dtype",
         "dataset.path",
@@ -142,12 +142,12 @@ def _override(folder: Path, rng: random.Random) -> None:
         "hydra.run.dir",
         "recipes",
     ]
-    given = ["dataset=fewshot_background", f"dataset.path={folder}"] if name == "evaluate" else []
+    arguments = ["dataset=fewshot_background", f"dataset.path={folder}"] if name == "evaluate" else []
     for _ in range(rng.choice((1, 1, 2, 3))):
-        key = rng.choice(known)
+        key = rng.choice(pool)
         sign = rng.choice(("", "", "", "", "+", "++", "~"))
-        given.append(f"{sign}{key}={_written(rng)}" if rng.random() < 0.9 else _written(rng))
-    check_config(compose(name, given), name)
+        arguments.append(f"{sign}{key}={_written(rng)}" if rng.random() < 0.9 else _written(rng))
+    check_config(compose(name, arguments), name)
 
 
 def _nothing(folder: Path) -> None:
@@ -173,8 +173,8 @@ def _reference(layout: str) -> Callable[[Path], None]:
         shutil.copytree(REFERENCE / layout, folder / "model")
         if "sat" in layout:
             shutil.copy(REFERENCE / "hf_layout" / "ice_text.model", folder / "model")
-        for each in folder.rglob("*"):
-            each.chmod(0o755 if each.is_dir() else 0o644)
+        for path in folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
     return make
 
@@ -231,11 +231,11 @@ def _application() -> Any:
 
 def _send(folder: Path, rng: random.Random) -> None:
     """Send a request; a refusal becomes a message again, and a server that failed or is not well a finding."""
-    files = sorted(each for each in folder.rglob("*") if each.is_file() and not each.is_symlink())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     file = rng.choice(files) if files else None
     content = b"" if file is None else file.read_bytes()
     is_chat = (file is not None and "chat" in file.name) ^ (rng.random() < 0.05)
-    path = rng.choice(_PLACES) if rng.random() < 0.1 else "/v1/chat/completions" if is_chat else "/"
+    path = rng.choice(_PATHS) if rng.random() < 0.1 else "/v1/chat/completions" if is_chat else "/"
     method = rng.choice(("GET", "PUT", "DELETE", "OPTIONS", "X")) if rng.random() < 0.05 else "POST"
     kind = rng.choice(("text/plain", "multipart/form-data; boundary=x", "application/json; charset=x", "\xff", ""))
     headers = {"Content-Type": kind.encode("latin-1") if rng.random() < 0.1 else b"application/json"}
@@ -256,7 +256,7 @@ def _send(folder: Path, rng: random.Random) -> None:
         raise WorkbenchError(reply.json()["error"]["message"])
 
 
-_PLACES = (
+_PATHS = (
     "/",
     "/v1/chat/completions",
     "/v1/models",

@@ -62,15 +62,15 @@ def write_miniature(folder: Path) -> None:
         max_position_embeddings=POSITIONS,
     )
     model = BertModel(config)
-    shapes = {name: tuple(each.shape) for name, each in model.named_parameters()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     weights = draw(shapes, seed=1)
     model.load_state_dict(weights, strict=False)
     model.save_pretrained(folder)
-    heads = {f"linear_heads.{place}.weight": (4 if place < 13 else 2, HIDDEN) for place in range(14)}
+    heads = {f"linear_heads.{index}.weight": (4 if index < 13 else 2, HIDDEN) for index in range(14)}
     heads |= {name.replace("weight", "bias"): shape[:1] for name, shape in heads.items()}
-    stored = {f"bert.{name}": each for name, each in weights.items()} | draw(heads, seed=2)
+    stored = {f"bert.{name}": tensor for name, tensor in weights.items()} | draw(heads, seed=2)
     stored["bert.embeddings.position_ids"] = torch.arange(POSITIONS)[None]  # as transformers 2 kept it
-    state = {f"module.{name}": each for name, each in stored.items()}
+    state = {f"module.{name}": tensor for name, tensor in stored.items()}
     torch.save({"epoch": 7, "model_state_dict": state, "optimizer_state_dict": {}}, folder / "chexbert.pth")
 
 
@@ -79,11 +79,11 @@ def write_roberta(folder: Path) -> None:
     from transformers import RobertaConfig, RobertaModel
 
     folder.mkdir(parents=True, exist_ok=True)
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in kept]
-    signs = [*map(chr, kept), *(chr(256 + place) for place in range(len(others)))]  # GPT-2's signs for bytes
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    signs = [*map(chr, printable), *(chr(256 + index) for index in range(len(others)))]  # GPT-2's signs for bytes
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *signs, "Ġt", "Ġh", "Ġn"]
-    vocabulary = {token: place for place, token in enumerate(tokens)}
+    vocabulary = {token: index for index, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\nĠ t\nĠ h\nĠ n\n", encoding="utf-8")
     limit = 5 * POSITIONS
@@ -101,7 +101,7 @@ def write_roberta(folder: Path) -> None:
         eos_token_id=2,
     )
     model = RobertaModel(config)
-    shapes = {name: tuple(each.shape) for name, each in model.named_parameters()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     model.load_state_dict(draw(shapes, seed=3), strict=False)
     model.save_pretrained(folder)
 
@@ -110,10 +110,10 @@ def by_bert_score(folder: Path) -> dict[str, Any]:
     from bert_score import BERTScorer
 
     scorer = BERTScorer(model_type=str(folder), num_layers=SCORED_LAYER, device="cpu")
-    found = []
+    f1_scores = []
     for answer, reference in PAIRS:  # one by one: beside a longer text, padding would count as a match of 0
-        found.append(scorer.score([answer], [reference])[2].item())
-    return {"version": metadata.version("bert-score"), "f1": found}
+        f1_scores.append(scorer.score([answer], [reference])[2].item())
+    return {"version": metadata.version("bert-score"), "f1": f1_scores}
 
 
 def by_f1chexbert(folder: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def by_f1chexbert(folder: Path) -> dict[str, Any]:
     return {
         "version": metadata.version("f1chexbert"),
         "findings": scorer.target_names,
-        "labels": {text: ["" if each == "" else int(each) for each in row] for text, row in labels.items()},
+        "labels": {text: ["" if cell == "" else int(cell) for cell in row] for text, row in labels.items()},
         "micro_f1": fourteen["micro avg"]["f1-score"],
         "macro_f1": fourteen["macro avg"]["f1-score"],
         "micro_f1_5": five["micro avg"]["f1-score"],

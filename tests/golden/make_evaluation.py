@@ -47,7 +47,7 @@ def arm(seed: int, right: float, general: float) -> list[Prediction]:
         reference = CLASSES[row % 4]
         guess = dice.choice((*CLASSES, "这是红色的。", "没有", "海滩。"))
         answer = record(row, "test", reference if dice.random() < right else guess)
-        likelihoods = {each: round(-3 * dice.random(), 3) for each in CLASSES}
+        likelihoods = {label: round(-3 * dice.random(), 3) for label in CLASSES}
         records.append(replace(answer, likelihoods=likelihoods))
     records += [record(row, "probe", CLASSES[row % 4] if dice.random() < general else "？") for row in range(16)]
     return records
@@ -55,14 +55,17 @@ def arm(seed: int, right: float, general: float) -> list[Prediction]:
 
 def controls(seed: int) -> Sequence[Prediction]:
     """Answers to the first 16 test questions with another image."""
-    return [each for each in arm(seed, 0.4, 0.0) if each.split == "test"][:16]
+    return [prediction for prediction in arm(seed, 0.4, 0.0) if prediction.split == "test"][:16]
 
 
 def main() -> None:
     """Write the folder."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     failed = replace(arm(2, 0.75, 0.6)[11], prediction="", error="unreadable", finish=None, likelihoods={})
-    after = [failed if (each.split, each.id) == ("test", "s11") else each for each in arm(2, 0.75, 0.6)]
+    after = [
+        failed if (prediction.split, prediction.id) == ("test", "s11") else prediction
+        for prediction in arm(2, 0.75, 0.6)
+    ]
     arms = {"before": arm(1, 0.3, 0.8), "after": after, "after-shuffled": controls(3), "after-blank": controls(4)}
     for label, records in arms.items():
         write_predictions(records, FOLDER / label / "predictions.jsonl")

@@ -36,8 +36,8 @@ CHINESE = [
 
 
 def coco(pairs: list[list[str]]) -> dict[str, float]:
-    answers = {place: [pair[0]] for place, pair in enumerate(pairs)}
-    references = {place: [pair[1]] for place, pair in enumerate(pairs)}
+    answers = {index: [pair[0]] for index, pair in enumerate(pairs)}
+    references = {index: [pair[1]] for index, pair in enumerate(pairs)}
     bleu, _ = Bleu(4).compute_score(references, answers, verbose=0)
     scores = {f"Bleu_{n}": 100 * value for n, value in enumerate(bleu, start=1)}
     scores["ROUGE_L"] = 100 * CocoRouge().compute_score(references, answers)[0]
@@ -45,8 +45,8 @@ def coco(pairs: list[list[str]]) -> dict[str, float]:
 
 
 def java_meteor(pairs: list[list[str]]) -> dict[str, object]:
-    answers = {place: [pair[0]] for place, pair in enumerate(pairs)}
-    references = {place: [pair[1]] for place, pair in enumerate(pairs)}
+    answers = {index: [pair[0]] for index, pair in enumerate(pairs)}
+    references = {index: [pair[1]] for index, pair in enumerate(pairs)}
     corpus, sentences = Meteor().compute_score(references, answers)
     return {"corpus": corpus, "sentences": sentences}
 
@@ -58,9 +58,9 @@ def sentence(prediction: str, reference: str) -> float:
 def llama_factory(pairs: list[list[str]]) -> dict[str, float]:
     scores: dict[str, list[float]] = {"rouge-1": [], "rouge-2": [], "rouge-l": [], "bleu-4": []}
     for prediction, reference in pairs:
-        found = ChineseRouge().get_scores(" ".join(jieba.cut(prediction)), " ".join(jieba.cut(reference)))[0]
+        rouge = ChineseRouge().get_scores(" ".join(jieba.cut(prediction)), " ".join(jieba.cut(reference)))[0]
         for name in ("rouge-1", "rouge-2", "rouge-l"):
-            scores[name].append(round(found[name]["f"] * 100, 4))
+            scores[name].append(round(rouge[name]["f"] * 100, 4))
         scores["bleu-4"].append(round(sentence(prediction, reference) * 100, 4))
     return {name: fmean(values) for name, values in scores.items()}
 
@@ -68,9 +68,9 @@ def llama_factory(pairs: list[list[str]]) -> dict[str, float]:
 def ms_swift(pairs: list[list[str]]) -> dict[str, float]:
     scores: dict[str, list[float]] = {"rouge-1": [], "rouge-2": [], "rouge-l": [], "bleu-4": []}
     for prediction, reference in pairs:
-        found = Rouge().get_scores(" ".join(jieba.cut(prediction)), " ".join(jieba.cut(reference)))[0]
+        rouge = Rouge().get_scores(" ".join(jieba.cut(prediction)), " ".join(jieba.cut(reference)))[0]
         for name in ("rouge-1", "rouge-2", "rouge-l"):
-            scores[name].append(found[name]["f"])
+            scores[name].append(rouge[name]["f"])
         scores["bleu-4"].append(sentence(prediction, reference))
     return {name: round(100 * fmean(values), 6) for name, values in scores.items()}
 

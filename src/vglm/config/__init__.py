@@ -9,7 +9,7 @@
     aliases         names that have changed, as older runs have them
     components      what a caller gives as a component, and how a run's config describes it
     targets         which `_target_`s may be built, and `build`
-    run_config      the config that a run has left behind
+    run_config      the config saved with a run
     places          the checkout
 
 A component of the config is a node with a `_target_`; its other keys are that callable's own keyword arguments.

@@ -39,10 +39,11 @@ VALUES: Mapping[str, Callable[[Any], Any]] = {
         else names
     )
 }
-"""By a key's name now: what becomes of its value, of a top-level key or one that was renamed."""
+"""Current name of a key -> how its value is converted, for top-level and renamed keys."""
 
 TARGETS: Mapping[str, str] = {
     "vglm.data.loading.load_splits": "vglm.data.loading.load_dataset",
+    "vglm.data.synthetic.probe.probe_splits": "vglm.worlds.general_ability.retention_splits",
     "vglm.data.synthetic": "vglm.worlds",
     "vglm.evaluation.forgetting.CheckpointScoring": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
     "vglm.evaluation.score.forgetting.CheckpointScoring": "vglm.evaluation.checkpoint_selection.CheckpointSelection",
@@ -51,6 +52,7 @@ TARGETS: Mapping[str, str] = {
     "vglm.tuning.finding_pretraining": "vglm.worlds.finding_pretraining",
     "vglm.tuning.trainer.Tracker": "vglm.tuning.tracker.Tracker",
     "vglm.tuning.vision_pretraining": "vglm.worlds.vision_pretraining",
+    "vglm.worlds.probe.probe_splits": "vglm.worlds.general_ability.retention_splits",
 }
 """Beginnings of `_target_`s, whole names up to a dot: modules, or one thing in a module."""
 

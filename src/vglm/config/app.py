@@ -120,7 +120,7 @@ class _Sweep:
         self.runs, self.done = 1, 0
 
     def begin_run(self, overrides: Sequence[str]) -> None:
-        """Say which one begins."""
+        """Print which run begins."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
@@ -174,7 +174,7 @@ def _take_allowed(arguments: Sequence[str]) -> list[str]:
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
-    """The arguments that are no options of Hydra's, nor their values."""
+    """The arguments that are not options of Hydra's, nor their values."""
     rest: list[str] = []
     before = ""
     for argument in arguments:
@@ -185,7 +185,7 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def prepare_process() -> None:
-    """Put off what a command may not need, silence what nobody can act on, and import only from where it is safe.
+    """Defer optional imports, silence messages that a user cannot act on, and import only from safe folders.
 
     Only for a process of the workbench's own: it changes what is imported later, and from where.
     """
@@ -208,7 +208,7 @@ def _leave_script_folder() -> None:
 
 
 def announce(text: str) -> None:
-    """Say what is being done, on stderr, before the seconds in which libraries load; nothing where they are loaded."""
+    """Print on stderr what is being done, before libraries load for seconds; nothing if they are loaded."""
     if "torch" not in sys.modules and is_main() and not is_quiet():
         print(text, file=sys.stderr, flush=True)
 

@@ -15,7 +15,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -161,7 +161,7 @@ def _listed(problems: list[str], where: str) -> str:
 
 
 def _is_plain(node: DictConfig, key: str) -> bool:
-    """Whether a key has a value of its own: one to be looked at, rather than one that stands for another."""
+    """Whether a key has a value of its own to check, rather than an interpolation."""
     return not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
 
 
@@ -262,7 +262,7 @@ def _value_problems(values: Mapping[str, Any], signature: Signature, path: str, 
 
 
 def _construction_problems(component: DictConfig, path: str) -> Iterator[str]:
-    """What a component that is a plain value object says of its values; others, which may take long, are left alone."""
+    """The problems that a dataclass component finds in its values; others, which may be slow, are not built."""
     try:
         if read_signature(str(component["_target_"])).is_dataclass:
             build(component, _convert_="all")
@@ -289,8 +289,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean `{close[0]}`?" if close else ""
 
 
-def _hint(key: str, allowed: set[str]) -> str:
-    """What a top-level key that there is not may have been meant to be."""
+def _hint(key: str, allowed: Collection[str]) -> str:
+    """What an unknown top-level key may have been meant to be."""
     from vglm.config.foreign import translate
 
     ours = translate(key)
@@ -338,7 +338,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def _fits_one(value: Any, alternatives: list[Any]) -> bool:
-    """Whether a value can be one of several types; a plain value is no class's where it could be something else."""
+    """Whether a value can be one of several types; a plain value is not a class's where it could be something else."""
     spelled = [alternative for alternative in alternatives if _is_spelled(alternative)]
     is_open = len(spelled) < len(alternatives) and (isinstance(value, DictConfig) or not set(spelled) - {type(None)})
     return is_open or any(_fits(value, kind) for kind in spelled)

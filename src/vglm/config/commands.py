@@ -48,7 +48,7 @@ class Commands:
         Args:
             name: As it is typed.
             run: What it calls.
-            doing: Said on stderr before libraries load, after the name.
+            doing: Printed on stderr after the name, before libraries load.
             help: One line for the list of commands.
             description: For its own help.
             example: Command lines, separated by semicolons.

@@ -1,4 +1,4 @@
-"""What the comments in `conf/` say of each field, for the documentation and the test that none is missing.
+"""Extract the comment of each field in `conf/`, for the documentation and for the test that no comment is missing.
 
 list(fields("r: 8        # rank of the adapter"))        [("r", "8", "rank of the adapter")]
 """

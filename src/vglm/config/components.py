@@ -1,4 +1,4 @@
-"""Components as a caller gives them: an object, the name of a file of `conf/`, or what such a file holds.
+"""Components as a caller passes them: an object, the name of a file in `conf/`, or the content of such a file.
 
     component("method")                        that of conf/train.yaml: conf/method/lora.yaml
     component("method", "p_tuning")            conf/method/p_tuning.yaml
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _COMPONENT = "_component"
-"""Attribute of an object that says how it was made."""
+"""Attribute of an object that records how it was made."""
 
 
 def component(group: str, value: Any = None) -> Any:
@@ -99,7 +99,7 @@ def describe(value: Any) -> dict[str, Any]:
 
     Args:
         value: A component, which describes itself; what a function marked as `recorded` has made; or a dataclass, such
-            as a config of peft or `TrainingArguments`, of which all that is no default is taken.
+            as a config of peft or `TrainingArguments`, of which all that is not the default is taken.
 
     Returns:
         A component. Of any other object one that is refused when it is built, with the reason.

@@ -1,4 +1,4 @@
-"""Defer optional imports of libraries: packages that they load only because these are installed.
+"""Defer optional imports of libraries: packages that they import only because those are installed.
 
     defer()
     import peft, transformers.trainer        without datasets, pandas and torch's compiler, four seconds of importing
@@ -11,10 +11,10 @@ scipy.optimize              imported by transformers' losses, for object detecti
 bitsandbytes                imported by peft; it compiles some functions on the way, for which torch loads its compiler.
                             They are compiled when they are first called
 
-transformers looks through the 1,600 files of its models at its import, twice: here once, half a second less.
+transformers scans the 1,600 files of its models twice at import. Here it scans them once, which saves half a second.
 
-While the large libraries load, Python's collector of garbage rests: it would look through all that they make again and
-again, a tenth of the time.
+While the large libraries load, Python's garbage collector is off: it would scan all their objects again and again,
+which takes a tenth of the time.
 """
 
 import functools
@@ -126,7 +126,7 @@ class _LoadedLoader(Loader):
         return self.module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave it as it is: it has run."""
+        """Do nothing: the module has run."""
         module.__spec__ = self.spec
 
 
@@ -188,8 +188,8 @@ class _ScanOnceLoader(_Loader):
         """
         self.loader.exec_module(module)
         part: Any = module
-        given = part.create_import_structure_from_path
-        scan = functools.cache(getattr(given, "__wrapped__", given))
+        original = part.create_import_structure_from_path
+        scan = functools.cache(getattr(original, "__wrapped__", original))
 
         def structure_of(path: Any) -> Any:
             return scan(os.path.dirname(path) if os.path.isfile(path) else str(path))

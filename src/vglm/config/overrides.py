@@ -7,6 +7,7 @@ that it does not take reaches `check_config`, which reports it together with eve
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -166,14 +167,16 @@ def _choices_of(group: str) -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def top_level_keys(config_name: str) -> set[str]:
+@cache
+def top_level_keys(config_name: str) -> frozenset[str]:
     """The keys a config composed from `conf/<config_name>.yaml` may have: its groups and its own."""
     primary = OmegaConf.load(repo_root() / "conf" / f"{config_name}.yaml")
     assert isinstance(primary, DictConfig)
     groups = {str(group) for entry in primary.get("defaults", []) if isinstance(entry, DictConfig) for group in entry}
-    return {key.removeprefix("override ") for key in groups if key != "recipes" and "hydra" not in key} | {
+    own = {key.removeprefix("override ") for key in groups if key != "recipes" and "hydra" not in key} | {
         str(key) for key in primary if key not in ("defaults", "hydra")
     }
+    return frozenset(own)
 
 
 def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
@@ -208,7 +211,7 @@ def loosen(arguments: Sequence[str], config_name: str) -> list[str]:
 
 
 def _check_shape(argument: str) -> None:
-    """Refuse what no setting looks like, and Hydra's parser would take minutes or all stack for."""
+    """Refuse input that cannot be a setting and on which Hydra's parser would take minutes or overflow the stack."""
     shown = ascii(argument[:60])[1:-1]
     if any("\ud800" <= character <= "\udfff" for character in argument):
         raise ConfigError(f"{shown}: this argument is no valid text. Type it in UTF-8.")
@@ -250,8 +253,8 @@ def _check_choice(argument: str, allowed: Collection[str]) -> None:
     except HydraException:
         return  # reported by Hydra
     if not isinstance(names, str | list | type(None)):
-        place = "recipes" if group == "recipes" else f"conf/{group}"
-        raise ConfigError(f"{argument[:200]}: name one of the files in {place}/: {', '.join(_choices_of(group))}.")
+        folder = "recipes" if group == "recipes" else f"conf/{group}"
+        raise ConfigError(f"{argument[:200]}: name one of the files in {folder}/: {', '.join(_choices_of(group))}.")
 
 
 def _recipe_of(name: str) -> str | None:

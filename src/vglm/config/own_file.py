@@ -7,9 +7,9 @@
     trainer: {max_steps: 200}
     seed: 3
 
-It says what the command line would say: what stands in it becomes overrides, and those that are typed come after them.
+Its content becomes overrides; those on the command line are applied after them.
 Paths are relative to where the command is run. A recipe (a file with `defaults:`) and a run's `config.yaml` can be
-given as well; without `recipes:` no recipe lies below, and the run is named after the file.
+given as well; without `recipes:` no recipe is used, and the run is named after the file.
 """
 
 import re
@@ -38,21 +38,21 @@ def take_file(arguments: Sequence[str], config_name: str) -> list[str]:
     Raises:
         ConfigError: The file is missing, none of ours, or says what cannot be; or see `loosen`.
     """
-    places = [
+    positions = [
         index for index, argument in enumerate(arguments) if _is_file(argument, arguments[index - 1] if index else "")
     ]
-    if not places:
+    if not positions:
         return loosen(arguments, config_name)
-    path = Path(arguments[places[0]])
-    if len(places) > 1:
-        raise ConfigError(f"{arguments[places[1]]}: one file is read, and {path} is one already.")
+    path = Path(arguments[positions[0]])
+    if len(positions) > 1:
+        raise ConfigError(f"{arguments[positions[1]]}: one file is read, and {path} is one already.")
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file. Pass a YAML file, or overrides such as method.r=16.")
     values = parse_yaml(read_text(path, error=ConfigError), str(path), error=ConfigError)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path}: expected keys and values, such as `method: qlora`, found {type(values).__name__}.")
     refuse_foreign(values, str(path), config_name)
-    typed = [argument for index, argument in enumerate(arguments) if index != places[0]]
+    typed = [argument for index, argument in enumerate(arguments) if index != positions[0]]
     own = list(_overrides(values, path, config_name))
     keys = {argument.partition("=")[0].lstrip("+~") for argument in typed}
     named = (

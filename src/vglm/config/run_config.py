@@ -1,7 +1,7 @@
 """The config saved with a run, and the parts of it that an evaluation reuses.
 
-It was written with everything resolved, and it may come from anyone: an interpolation in it could read the environment
-or call a function, so it is refused; and where this user's results go, only the command line says.
+It was written with everything resolved, and it may come from anyone. An interpolation in it could read the environment
+or call a function, so interpolations are refused. Only the command line decides where results are written.
 """
 
 import os
@@ -35,12 +35,12 @@ _BEFORE: Mapping[str, Any] = {
         "score_checkpoints": False,
     },
 }
-"""Keys that older runs lack -> the value with which a run goes on as it was before there was such a key."""
+"""Keys that older runs lack -> the value with which such a run behaves as before."""
 _TRACKER_SETTINGS = "wandb/settings"
 _TO_BE_NAMED = ("torch_compile", "torch_compile_backend", "torch_compile_mode", "deepspeed")
 """Fields of the trainer that run other programs: a run's config has them only where the command line does too."""
 _ELSEWHERE = ("output_dir", "resume", "trainer.output_dir", "tracker", "trainer.report_to", "allow_leakage", "metrics")
-"""Keys in which a resumed run may differ from what it was."""
+"""Keys that may be changed when a run is resumed."""
 
 
 def read_run_values(path: Path) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def read_run_values(path: Path) -> dict[str, Any]:
         path: The file.
 
     Raises:
-        ConfigError: It cannot be read, is no mapping, or has interpolations or YAML anchors in it.
+        ConfigError: It cannot be read, is not a mapping, or has interpolations or YAML anchors in it.
     """
     advice = "Train again, or restore the file."
     text = read_text(path, error=ConfigError, advice=advice, limit=_MOST_BYTES)
@@ -70,7 +70,7 @@ def read_run_values(path: Path) -> dict[str, Any]:
 
 
 def load_run_config(run_folder: object, command_line: DictConfig | None = None) -> DictConfig:
-    """The config a run was started with, its `output_dir` set to where the run lies now.
+    """The config that a run was started with, with `output_dir` set to its current folder.
 
     Args:
         run_folder: `outputs/<recipe>/<time>/`, or `latest` for the interrupted run that was begun last; what the
@@ -171,7 +171,7 @@ def _refuse_connections(values: Mapping[str, Any], command_line: Mapping[str, An
 
 
 def refuse_changes(config: Mapping[str, Any], run_folder: Path) -> None:
-    """Let a run be resumed only as it was configured.
+    """Refuse to resume a run with another configuration.
 
     Args:
         config: What it is to be resumed with, plain values.
@@ -198,7 +198,7 @@ def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, An
 
 
 def metrics_of_run(trained: Mapping[str, object]) -> dict[str, Any] | None:
-    """What a run is to be scored by.
+    """The metrics that a run is scored by.
 
     Args:
         trained: The run's config.
@@ -207,7 +207,7 @@ def metrics_of_run(trained: Mapping[str, object]) -> dict[str, Any] | None:
         Its `metrics`; None where it names none.
 
     Raises:
-        ConfigError: They are no metrics, or open files or connections, which only a command line may ask for.
+        ConfigError: They are not metrics, or open files or connections, which only a command line may ask for.
     """
     metrics = trained.get("metrics")
     if metrics is not None and not isinstance(metrics, Mapping):
@@ -278,7 +278,7 @@ def anchor_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments_of(cfg: DictConfig, config_name: str) -> dict[str, Any]:
-    """What a config gives to the function that it is the config of: all but the keys that only sweeps read.
+    """The arguments that a config passes to its function: all but the keys that only sweeps read.
 
     Args:
         cfg: Checked by `check_config`.

@@ -2,10 +2,10 @@
 
     read_signature("peft.LoraConfig").parameters["r"]        Parameter(is_required=False, …), whose `annotation` is int
 
-Followed are re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with
-an `__init__` and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
-enumerations keep their values, and any other class is a placeholder of its name. A target
-whose signature cannot be determined in this way is imported.
+It follows re-exports (`from .config import LoraConfig`, also those for type checkers only), functions, classes with an
+`__init__`, and dataclasses with their bases. An annotation becomes the type itself where it is one of Python's own;
+enumerations keep their values, and any other class is a placeholder of its name. A target whose signature cannot be
+determined in this way is imported.
 """
 
 import ast
@@ -85,10 +85,10 @@ class _Undecidable(Exception):
 
 
 def read_signature(target: str) -> Signature:
-    """What a target takes.
+    """The parameters of a target.
 
     Args:
-        target: A name that `vglm.config.targets.refusal` has nothing against.
+        target: A name that `vglm.config.targets.refusal` allows.
 
     Raises:
         NoSuchName: There is no such thing in its module.
@@ -222,7 +222,7 @@ def _bound_by(statement: ast.stmt) -> list[str]:
 
 
 def _find(target: str) -> tuple[ast.stmt, _Module]:
-    """The statement that makes what a dotted name stands for, and its module."""
+    """The statement that defines the object of a dotted name, and its module."""
     owner_name, _, name = target.rpartition(".")
     module = _module(owner_name)
     if module is None:
@@ -352,7 +352,7 @@ def _stand_in(name: str) -> Any:
 
 
 class _Names(dict[str, Any]):
-    """What the names in a module's annotations stand for."""
+    """Resolves the names in a module's annotations."""
 
     def __init__(self, module: _Module) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Build components from their `_target_`, and decide which targets are allowed.
 
 A config comes from anyone: a colleague's recipe, the `config.yaml` of a downloaded run. Its `_target_`s can name any
-importable callable, and importing a module is running it. So only these are built, checked by name before any
-import: the components that `conf/` itself names, peft's configs, and what the user names on the command line
+importable callable, and importing a module runs its code. So only these are built, and they are checked by name before
+any import: the components that `conf/` itself names, peft's configs, and what the user names on the command line
 (`--allow-target my_package`).
 """
 
@@ -34,10 +34,10 @@ _allowed: set[str] = set()
 
 
 def allow_targets(*names: str) -> None:
-    """Let configs build what lies in these packages, modules or classes, for as long as the process lives.
+    """Allow configs to build objects of these packages, modules or classes, until the process ends.
 
     Raises:
-        ConfigError: A name is none of Python's.
+        ConfigError: A name is not one of Python's.
     """
     for name in names:
         if _NAME.fullmatch(f"{name}.x") is None:
@@ -76,7 +76,7 @@ def refusal(target: object) -> str | None:
 
 
 def check_targets(config: Any) -> None:
-    """Refuse a config that would build something else, however deep in it.
+    """Refuse a config that would build other targets, at any depth.
 
     Args:
         config: A config, or plain values.
@@ -115,10 +115,10 @@ def interpolation_in(values: object) -> str | None:
 
 
 def locate(target: str) -> Any:
-    """The object a dotted name stands for: something in a module, or in a class in a module, of its own package.
+    """The object that a dotted name refers to: in a module, or in a class in a module, of its own package.
 
     Args:
-        target: A name that `refusal` has nothing against.
+        target: A name that `refusal` allows.
 
     Raises:
         ConfigError: The name leads out of its package, as `my_package.os.system` does.
@@ -127,7 +127,7 @@ def locate(target: str) -> Any:
     """
     package = target.partition(".")[0]
     spec = importlib.util.find_spec(package)
-    if spec is not None and spec.origin is None:  # a folder that happens to lie on the way
+    if spec is not None and spec.origin is None:  # a folder that happens to be on the path
         raise ModuleNotFoundError(f"{package} is a folder without __init__.py, so it is no package", name=package)
     component = _walk(target, package)
     if not callable(component) or _home_of(component) != package:
@@ -165,7 +165,7 @@ def _home_of(component: Any) -> str:
 def build(component: Mapping[str, Any] | DictConfig, **keys: Any) -> Any:
     """Call a component's `_target_` with its keys and these, as `hydra.utils.instantiate`; exceptions are its own.
 
-    Safe for configs from anyone, as far as building goes: nothing is imported or called but what `refusal` lets pass.
+    Building is safe for untrusted configs: only what `refusal` allows is imported or called.
 
     Raises:
         ConfigError: A target, at any depth, may not be built; or plain values, as of a run, have an interpolation.

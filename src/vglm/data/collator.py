@@ -56,7 +56,7 @@ class Collator:
         packing: Pack the samples of a batch into rows of at most this many tokens. None gives each a row of its own.
 
     Raises:
-        ConfigError: `packing` is no positive integer, or there are no answers.
+        ConfigError: `packing` is not a positive integer, or there are no answers.
     """
 
     def __init__(

@@ -4,10 +4,10 @@
     grey.file_window                  Window(rule="file", center=2047.5, width=4095.0, inverted=False)
     grey.show(grey.file_window)       shape (rows, columns), uint8
 
-pydicom does it (`pip install ".[xray]"`): decoding, the modality and VOI look-up tables, the sigmoid curve. Compressed
-files (JPEG, JPEG 2000) need a decoder that pydicom finds; Pillow is one for baseline JPEG and JPEG 2000. Here is what
-pydicom does not do: bounds on the size of what is decoded, one kind of error for damaged files, tables of other
-depths than pydicom reads, and a linear window as an exact range.
+pydicom (`pip install ".[xray]"`) does the work: decoding, the modality and VOI look-up tables, the sigmoid curve.
+Compressed files (JPEG, JPEG 2000) need a decoder that pydicom finds; Pillow is one for baseline JPEG and JPEG 2000.
+This module adds what pydicom lacks: bounds on the size of what is decoded, one kind of error for damaged files, tables
+of other depths than pydicom reads, and a linear window as an exact range.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 """Largest DICOM picture, all frames of it decoded, that is opened."""
 MAX_DEFLATED_BYTES = 1 << 28
-"""What a deflated DICOM file may unpack to; it is held whole."""
+"""Maximum size of an unpacked deflated DICOM file, which is held in memory."""
 
 _VOI_KEYS = ("PhotometricInterpretation", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction")
 _STEP = 1e-6
@@ -114,7 +114,7 @@ _NOBODY = re.compile(r"[\W_]*((anon\w*|none|unknown|removed|de-?identified)[\W\d
 
 @dataclass(frozen=True, slots=True)
 class DicomFacts:
-    """What a header says besides the picture.
+    """The facts of a header, without the picture.
 
     Attributes:
         bits: Stored for a pixel.

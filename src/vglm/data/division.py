@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Pool:
-    """What there is to divide: all rows of a data set, as columns.
+    """The rows of a data set to divide, as columns.
 
     Attributes:
         ids: `Sample.id` of each row.
@@ -43,7 +43,7 @@ class Pool:
 
     @property
     def has_splits(self) -> bool:
-        """Whether the data itself says what is trained, chosen and tested on."""
+        """Whether the data has its own splits for training, validation and test."""
         return bool(set(self.predefined) & set(SPLITS))
 
     def groups_of(self, rows: Sequence[int]) -> list[str]:
@@ -80,7 +80,7 @@ class ByGroup:
         seed: Of the division. It has no part in which shots are taken.
 
     Raises:
-        ConfigError: The fractions are no shares of splits.
+        ConfigError: The fractions are not shares of splits.
     """
 
     fractions: Mapping[str, float] | None = None
@@ -244,8 +244,8 @@ def split_by_group(
 ) -> dict[str, list[int]]:
     """Divide rows into splits, a group as a whole.
 
-    The groups are put in a seeded order, stratum after stratum, and dealt out one by one to the split that is furthest
-    behind its share. No split thus exceeds its share of the rows by more than the largest group, and each stratum, its
+    The groups are put in a seeded order, stratum after stratum, and assigned one by one to the split that is furthest
+    below its share. No split thus exceeds its share of the rows by more than the largest group, and each stratum, its
     groups being neighbours in that order, is divided in the same proportions as far as they allow.
 
     Args:

@@ -9,10 +9,11 @@
       5b0e.../encoder.json              what made these features; its hash is the folder's name
       5b0e.../a3/a3f1....safetensors    the features of the picture that has this hash
 
-A picture is known by its file's bytes and the window it is seen through, one in memory by its pixels. With the folder's
-name, all that turns them into features, nothing can become stale: other pictures, weights, settings, types, versions
-have other names. Files appear whole under their name, and equal names mean equal content, so any number of processes
-may read and fill the cache at once. Pictures are read, decoded and scaled by threads, ahead of the encoder.
+A picture is identified by its file's bytes and its window, a picture in memory by its pixels. The folder's name
+identifies everything that turns pictures into features. So nothing can become stale: other pictures, weights, settings,
+types or versions have other names. Files appear whole under their name, and equal names mean equal content, so any
+number of processes may read and fill the cache at once. Pictures are read, decoded and scaled by threads, ahead of the
+encoder.
 """
 
 import hashlib
@@ -90,7 +91,7 @@ class Opened:
     Attributes:
         picture: As the model sees it.
         pixels: Its `image_sha256`, where that was worked out.
-        digest: What it is known by in the cache.
+        digest: Its key in the cache.
         source: Its file and the state that this had; None where it has none.
     """
 
@@ -106,7 +107,7 @@ class FeatureCache:
     Args:
         folder: Holds the caches of all encoders; made if need be.
         encoder: All that decides what is made of a picture's pixels, as JSON: weights, settings, types, versions. A
-            `name` in it is for people and decides nothing.
+            `name` in it is for readers only.
         shape: Of one picture's features, (image tokens, Q-Former width).
         encode: Makes them, of up to `batch_size` pictures in a call. None for a cache that is only read; the copies of
             a cache that go to other processes are such.
@@ -188,7 +189,7 @@ class FeatureCache:
         return opened
 
     def note_pixels(self, opened: Opened, pixels: str) -> None:
-        """Remember the `image_sha256` of a picture, so that who asks for no more has no need to decode it.
+        """Store the `image_sha256` of a picture, so that it need not be decoded for the hash.
 
         Args:
             opened: From `open`.
@@ -235,7 +236,7 @@ class FeatureCache:
         return self._is_kept(self._identify(sample))
 
     def _is_kept(self, digest: str) -> bool:
-        """Whether a picture's features are there; a file of another length than the others was cut off."""
+        """Whether a picture's features are stored; a file of another length than the others is incomplete."""
         try:
             state = self._path(digest).stat()
         except OSError:
@@ -325,14 +326,14 @@ class FeatureCache:
         if self.encode is None:
             raise ValueError("this cache is only read; nothing can be encoded.")
         encoded = self.encode(list(missing.values()))
-        with explained(self.folder, error=CacheError), workplace(self.folder / "features") as place:
+        with explained(self.folder, error=CacheError), workplace(self.folder / "features") as workspace:
             for digest, features in zip(missing, encoded, strict=True):
                 if tuple(features.shape) != self.shape:
                     raise ValueError(f"the encoder gives features of shape {tuple(features.shape)}, not {self.shape}.")
                 path = self._path(digest)
-                save_file({"features": features.detach().cpu().contiguous().clone()}, place / path.name)
+                save_file({"features": features.detach().cpu().contiguous().clone()}, workspace / path.name)
                 path.parent.mkdir(exist_ok=True)
-                put_in_place(place / path.name, path)
+                put_in_place(workspace / path.name, path)
                 self._file_bytes = path.stat().st_size
         return len(missing)
 
@@ -474,7 +475,7 @@ class _Index:
         with suppress(OSError):
             if self.path.is_file():
                 content = self.path.read_bytes()
-            if len(content) % _RECORD.itemsize:  # one was cut off by a full disk, so that no later one is in its place
+            if len(content) % _RECORD.itemsize:  # a full disk truncated a record, so that later ones are misaligned
                 self.path.unlink()
                 content = b""
         starts = np.frombuffer(content, np.uint64).reshape(-1, _RECORD.itemsize // 8)[:, 0]
@@ -553,7 +554,7 @@ def _name(sample: Sample) -> str:
 
 
 def _damaged(path: Path, reason: str) -> DataError:
-    """What to say of a damaged file, which is removed: the next start makes it again."""
+    """The message about a damaged file, which is removed: the next start makes it again."""
     with suppress(OSError):
         path.unlink()
     return DataError(f"{path} was damaged ({reason}) and is removed. Start again; it will be made anew.")

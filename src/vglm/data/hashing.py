@@ -1,4 +1,4 @@
-"""Tell files, folders and the reading code apart by their content: what a cached table and a run's record rest on."""
+"""Hashes of files, folders and the reading code, which identify a cached table and stand in a run's record."""
 
 import hashlib
 import inspect
@@ -42,7 +42,7 @@ def hash_file(path: Path, whole_bytes: int = HASHED_BYTES) -> str:
 
 
 def hash_names(folder: Path) -> str:
-    """A hash of what the files in a folder and below it are called, where names are all that is to be read."""
+    """A hash of the names of all files in a folder, without reading their content."""
     names = sorted(Path(parent, file).as_posix() for parent, _, files in os.walk(folder) for file in files)
     return hashlib.sha256("\0".join(os.path.relpath(name, folder) for name in names).encode()).hexdigest()
 

@@ -1,9 +1,9 @@
-"""Which patient, study or picture a row is of: one form of ids for every format, and the names that people give them.
+"""Find the patient, study or picture of a row: one form of ids for every format, and the column names in use for them.
 
     ids_in({"PatientID": 7.0, "study_id": " s1", "note": "x"})    Id(1, "PatientID", "7"), Id(20, "study_id", "s1")
     folder_ids("/data/patient00007/study2/view1.png")      Id(19, "the pictures' names", "patient00007"), ...
 
-7, 7.0, "7" and " 7" are one id; not-a-number, null, true and empty texts are none.
+7, 7.0, "7" and " 7" are one id; not-a-number, null, true and empty texts are not ids.
 """
 
 import math
@@ -51,7 +51,7 @@ class Id(NamedTuple):
 
     Attributes:
         rank: Which kind of id it is; the lower, the more rows it holds together.
-        source: Where it stands, for people.
+        source: Where it stands, as a text for users.
         name: The id itself, in the form of `group_name`.
     """
 

@@ -1,6 +1,6 @@
-"""Look at pictures before any training: all are decoded, of a very large data set some headers are read.
+"""Check pictures before training: all are decoded; of a very large data set only some headers are read.
 
-What was decoded is remembered for as long as the files stay as they are, see `vglm.caching`.
+Results are cached until a file changes, see `vglm.caching`.
 """
 
 import inspect
@@ -85,7 +85,7 @@ _Looked = tuple[str, NDArray[np.uint8]]
 
 
 def _decode(samples: Mapping[str, Sample], faults: dict[str, str]) -> dict[Path | ImageSlice, _Looked]:
-    """Look at all pictures that lie in files, unless that was done before; what cannot be opened goes to `faults`."""
+    """Decode all pictures in files, unless that was done before; errors go to `faults`."""
     shown = {name: sample for name, sample in samples.items() if isinstance(sample.image, Path | ImageSlice)}
     images = [cast(Path | ImageSlice, sample.image) for sample in shown.values()]
     files = list(dict.fromkeys(image.file if isinstance(image, ImageSlice) else image for image in images))

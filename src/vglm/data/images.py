@@ -1,10 +1,10 @@
-"""Open one picture as the model is to see it: RGB, fully decoded, or refused with the file's name.
+"""Open one picture for the model: RGB, fully decoded, or an error with the file's name.
 
 The pixels are what VisualGLM's own `Image.open(path).convert("RGB")` makes: transparency is dropped, not blended;
-an EXIF orientation is ignored, so a photograph that relies on it arrives lying on its side; of an animation the first
-frame counts. Two things differ: 16-bit grey is scaled (65535 becomes 255), where `convert` would clip everything above
-255 to white, unless the sample has a window of its own; and DICOM is read, through the window of its header
-(`vglm.data.windowing`). A sample opens its picture itself, `Sample.open_image`, for it knows its window.
+an EXIF orientation is ignored, so a photograph that relies on it is shown rotated; of an animation the first frame is
+used. Two things differ: 16-bit grey is scaled (65535 becomes 255), where `convert` would clip everything above 255 to
+white, unless the sample has a window of its own; and DICOM is read, through the window of its header
+(`vglm.data.windowing`). A sample opens its picture itself (`Sample.open_image`), because it has its window.
 
 Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
 """
@@ -84,14 +84,14 @@ def check_image_header(image: Path | ImageSlice) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What a picture's file says of itself before anything is decoded.
+    """What a picture's header says, before decoding.
 
     Attributes:
-        format: Such as "PNG"; "DICOM" where it is none of Pillow's.
+        format: Such as "PNG"; "DICOM" where it is not one of Pillow's.
         mode: Pillow's mode: "RGB", "L" (grey), "RGBA", "P" (palette), "I;16" (16-bit grey), "CMYK" ...
         width: In pixels.
         height: In pixels.
-        is_turned: An EXIF orientation asks for a turn or a mirror image, which the model does not apply.
+        is_turned: An EXIF orientation asks for a rotation or reflection, which the model does not apply.
     """
 
     format: str
@@ -118,7 +118,7 @@ def read_image_header(image: Path | ImageSlice) -> ImageHeader:
         _check_size(lazy, f"image {image}")
         try:
             orientation = lazy.getexif().get(ExifTags.Base.Orientation, 1)
-        except Exception:  # damaged EXIF data; Pillow raises many kinds, and no orientation is to be had from it
+        except Exception:  # damaged EXIF data; Pillow raises many kinds, and the orientation cannot be read
             orientation = 1
         return ImageHeader(lazy.format or "DICOM", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
 
@@ -140,14 +140,14 @@ def image_sha256(image: Path | ImageSlice | Image.Image) -> str:
 
 
 def choose_window(image: Path | ImageSlice, rule: WindowRule) -> Window | None:
-    """Work out which grey values of a picture a rule shows.
+    """Compute which grey values of a picture a rule shows.
 
     Args:
         image: A file, or a piece of one.
         rule: See `vglm.data.windowing`.
 
     Returns:
-        The window; None for a picture in colour, of 8 bits, or that is none: whoever opens it says so, with the reason.
+        The window; None for a picture in colour, of 8 bits, or that is not a picture: opening it raises the error.
 
     Raises:
         ConfigError: `rule` is none.

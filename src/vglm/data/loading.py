@@ -1,4 +1,4 @@
-"""Load a data set in any known format: read and check it, find out what belongs together, divide it, hash it.
+"""Load a data set in any known format: read and check it, find its groups, divide it, hash it.
 
 data = load_dataset("data/background_synthetic", retention="probe.json")
 data.train[0].answer            # "这张图片的背景是金色的沙滩。"

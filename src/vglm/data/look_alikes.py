@@ -7,9 +7,9 @@ of X-rays and the axes of plots are in all of them and carry no information. Eac
 other and of its mirror image, both ways round, in coarse form; the best candidates of each test picture are then
 aligned and must agree in every part of the picture, so that the same scene with another subject is no copy.
 
-Where all pictures are much alike, as X-rays are, a box that is a little off hides what is a picture's own. There the
-mean picture tells where a test picture was cut: the test picture is aligned with it, and what it has beside the mean
-is compared with what the same box of each training picture has.
+Where all pictures are similar, as X-rays are, a box that is slightly off hides the difference between pictures. There
+the mean picture shows where a test picture was cropped: the test picture is aligned with it, and its difference to the
+mean is compared with that of the same box in each training picture.
 
 Hashes of pictures (difference hash, DCT hash) are quicker to compare, but a crop changes every bit of them. Here a pair
 costs 200 products of 144 numbers, which a matrix product of all pairs makes in blocks; `benchmarks/look_alikes.py`
@@ -62,7 +62,7 @@ _SAME_CORRELATION, _RIVAL_SHARE = 0.985, 0.25
 """Where all pictures are much alike, as X-rays are, a copy less alike than the first must differ from its original at
 most a quarter as much as from the next training picture."""
 _MIN_SPREAD = 2.0
-"""Grey levels; a picture with less is plain, and like any other plain one."""
+"""Grey levels; a picture with fewer is plain, and matches any other plain one."""
 _BLOCK = 2
 _MAX_BLOCK_DIFFERENCE = 20.0
 """Grey levels, by which the means of 2 x 2 cells of aligned pictures may differ."""
@@ -147,15 +147,15 @@ def find_copies(tested: Sequence[NDArray[np.uint8]], learned: Sequence[NDArray[n
     copies = []
     for start in tqdm(starts, desc="comparing images", unit="block", delay=2):
         block = first[start : start + _BLOCK_PICTURES].astype(np.float32)
-        for place, candidates in enumerate(_candidates(block, second, mean, views)):
+        for index, candidates in enumerate(_candidates(block, second, mean, views)):
             if halved is not None:
-                candidates += _candidates_by_mean(block[place], mean, halved)
-            copies += _copies(start + place, block[place], second, mean, candidates)
+                candidates += _candidates_by_mean(block[index], mean, halved)
+            copies += _copies(start + index, block[index], second, mean, candidates)
     return copies
 
 
 def _copies(
-    place: int, tested: Grey, learned: NDArray[np.uint8], mean: Grey, candidates: "Sequence[_Candidate]"
+    index: int, tested: Grey, learned: NDArray[np.uint8], mean: Grey, candidates: "Sequence[_Candidate]"
 ) -> list[Copy]:
     """The test picture with the candidate that it agrees with best, if that is its original."""
     best: dict[int, tuple[_Likeness, bool]] = {}
@@ -172,7 +172,7 @@ def _copies(
     pair = _in_order(tested, learned[which].astype(np.float32), is_forward)
     likeness = _likeness(*pair, _align(*pair, likeness.fit.is_flipped, likeness.fit.box, _LAST_STEPS), mean)
     rival = ranked[1][1][0].value if ranked[1:] else 0.0
-    return [Copy(place, which, _describe(likeness.fit))] if _is_copy(likeness, rival) else []
+    return [Copy(index, which, _describe(likeness.fit))] if _is_copy(likeness, rival) else []
 
 
 def _is_copy(likeness: "_Likeness", rival: float) -> bool:
@@ -255,10 +255,10 @@ def _candidates_by_mean(tested: Grey, mean: Grey, learned: _Halved) -> Iterator[
         common = _cut(mean, fit.box, _COARSE, flip)
         own = _unit((coarse - common)[None])[0]
         rough = learned.own @ _spread(own.reshape(_COARSE, _COARSE), fit.box, _FINE, flip).ravel()
-        likely = np.argsort(-rough)[:_CUT_BY_MEAN]  # to cut all takes a hundred times as long
+        likely = np.argsort(-rough)[:_CUT_BY_MEAN]  # cropping all takes a hundred times as long
         scores = _unit(_cut(learned.pictures[likely], fit.box, _COARSE, flip) - common) @ own
-        for place in np.argsort(-scores)[:_CANDIDATES_BY_MEAN]:
-            yield _Candidate(float(scores[place]), int(likely[place]), flip, fit.box, True)
+        for index in np.argsort(-scores)[:_CANDIDATES_BY_MEAN]:
+            yield _Candidate(float(scores[index]), int(likely[index]), flip, fit.box, True)
 
 
 def _in_order(tested: Grey, learned: Grey, is_forward: bool) -> tuple[Grey, Grey]:

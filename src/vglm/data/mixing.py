@@ -1,10 +1,10 @@
-"""Mix data sets with weights: a task and a replay set against forgetting, for one.
+"""Mix data sets with weights, for example a task and a replay set against forgetting.
 
     mixture = Mixture({"xray": xray.train, "replay": scenes.train}, weights={"xray": 0.8, "replay": 0.2}, seed=1)
     mixture.names[:5]          # ["xray", "xray", "replay", "xray", "xray"]
     mixture[2]                 # Sample(id="replay:scenes-1-17", ...)
 
-Which sample stands at which place follows from the weights, the seed and the parts' sizes alone, never from a random
+Which sample stands at which index follows from the weights, the seed and the parts' sizes alone, never from a random
 generator's state: a resumed run, and every process of a run on several, sees the same mixture.
 """
 

@@ -19,7 +19,7 @@ from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
 from vglm.data.table import last_of, parsed, picture_names, rows_of
 
-_TEXTS_HELD = 1 << 16
+_MAX_TEXTS = 1 << 16
 
 
 class Names(Sequence[str]):
@@ -165,7 +165,7 @@ class _Once:
 
     def of(self, values: Iterable[Any]) -> Iterator[Any]:
         """The values, those that are equal as one."""
-        if len(self._values) >= _TEXTS_HELD:
+        if len(self._values) >= _MAX_TEXTS:
             self._values.clear()
         one, other = tee(values)
         return map(self._values.setdefault, one, other)
@@ -176,7 +176,7 @@ def _short_hash(text: str) -> int:
 
 
 def picture_name(sample: Sample) -> str:
-    """Where a sample's picture lies; for one made in memory, the sample's id."""
+    """The path of a sample's picture; for one made in memory, the sample's id."""
     return f"memory:{sample.id}" if hasattr(sample.image, "tobytes") else str(sample.image)
 
 

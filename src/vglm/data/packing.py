@@ -5,8 +5,8 @@
     . b b b b b b b b           a a a a a . . . . . . .         0 0 0 0 0 -1 ...
     . . . . . . c c c
 
-The samples of a row do not see each other and keep the positions they have alone (`segment_ids` says which is which),
-so the loss of a batch is what it is without packing.
+The samples of a row do not attend to each other and keep the positions they have alone (`segment_ids` says which token
+belongs to which sample), so the loss of a batch is the same as without packing.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def fill_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def pack(batch: "dict[str, Tensor]", has_image: Sequence[bool], capacity: int) -> "dict[str, Tensor]":
-    """Lay a padded batch out in fewer rows.
+    """Pack a padded batch into fewer rows.
 
     Args:
         batch: As the collator describes it, with `labels`.
@@ -73,7 +73,7 @@ def pack(batch: "dict[str, Tensor]", has_image: Sequence[bool], capacity: int) -
         padding_value=-1,
     )
     packed["attention_mask"] = (packed["segment_ids"] >= 0).to(batch["attention_mask"].dtype)
-    place_of_image = {index: place for place, index in enumerate(i for i, has in enumerate(has_image) if has)}
-    order = [place_of_image[index] for row in rows for index in row if has_image[index]]
+    position_of_image = {index: position for position, index in enumerate(i for i, has in enumerate(has_image) if has)}
+    order = [position_of_image[index] for row in rows for index in row if has_image[index]]
     packed |= {key: batch[key][order] for key in ("pixel_values", "image_features") if key in batch}
     return packed

@@ -1,4 +1,4 @@
-"""Error messages of readers: all bad rows of a file are collected, then reported together.
+"""Error messages of readers: all bad rows of a file are collected and reported together.
 
 data/pets/train.json: 2 of 20 rows cannot be used (rows count from 1):
   data/pets/train.json:4: expected 'label', found only 'img', 'prompt'; fix: add it
@@ -43,7 +43,7 @@ class BadRow:
 def only_samples(path: str | Path, rows: Iterable[Sample | BadRow], *, skip_missing: bool = False) -> Iterator[Sample]:
     """Pass on the samples of a reader, and refuse the file at its end if there were bad rows.
 
-    Nothing but the first bad rows is held in memory. Whoever stores the samples finishes only after the last one.
+    Only the first bad rows are held in memory. A caller that stores the samples must commit only after the last one.
 
     Args:
         path: The file, for messages.
@@ -78,10 +78,8 @@ def only_samples(path: str | Path, rows: Iterable[Sample | BadRow], *, skip_miss
         raise DataError(f"{path}: no rows. Expected at least one.")
     if first_missing is not None:
         if skipped_count == row_count:
-            raise DataError(
-                f"{path}: every row's image is missing (first: {_place(path, first_missing)}: {first_missing.fault}). "
-                "Set dataset.image_dir."
-            )
+            first = f"{_location(path, first_missing)}: {first_missing.fault}"
+            raise DataError(f"{path}: every row's image is missing (first: {first}). Set dataset.image_dir.")
         logger.warning("%s: left out %d of %d rows, whose image is missing", path, skipped_count, row_count)
 
 
@@ -104,14 +102,14 @@ def report_bad_rows(
         _refuse(path, shown, len(problems), row_count, advice)
 
 
-def _place(path: str | Path, bad: BadRow) -> str:
+def _location(path: str | Path, bad: BadRow) -> str:
     """`file:row`, or `folder/file:row` where the row names its file."""
     return f"{path}:{bad.row}" if isinstance(bad.row, int) else f"{path}/{bad.row}"
 
 
 def _refuse(path: str | Path, shown: list[BadRow], bad_count: int, row_count: int, advice: str) -> NoReturn:
     lines = [f"{path}: {bad_count} of {row_count} rows cannot be used (rows count from 1):"]
-    lines += [f"  {_place(path, bad)}: {bad.fault}" for bad in shown]
+    lines += [f"  {_location(path, bad)}: {bad.fault}" for bad in shown]
     if bad_count > len(shown):
         lines.append(f"  ... and {bad_count - len(shown)} more")
     raise DataError("\n".join([*lines, advice]))

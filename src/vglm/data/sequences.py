@@ -5,7 +5,7 @@ history in the prompt:
 
     问：q1 答：|a1          问：q1 答：a1 问：q2 答：|a2          问：q1 答：a1 问：q2 答：a2 问：q3 答：|a3
 
-That is exactly what the model sees when it is asked. One sequence for all three would be another task: the tokens of a
+That is exactly what the model sees at inference. One sequence for all three would be another task: the tokens of a
 prompt see each other in both directions, so an answer within the prompt cannot be learned there.
 
     sequences = TrainingSequences(splits.train, processor, max_length=2048)
@@ -94,7 +94,7 @@ class TrainingSequences(SampleSequence):
         answers: Whether to learn `every` answer of a dialogue or its `last` one only.
 
     Raises:
-        ConfigError: `max_length` is no positive integer, or `answers` neither of the two.
+        ConfigError: `max_length` is not a positive integer, or `answers` neither of the two.
         DataError: Questions that leave no room for an answer, all of them counted, the first five named.
     """
 
@@ -205,8 +205,8 @@ def _bytes_of_single_turns(samples: Sequence[Sample]) -> NDArray[np.int64] | Non
                 return None
             texts = turns.flatten()
             sizes = pc.binary_length(texts).to_numpy().astype(np.int64)
-            for place in np.flatnonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).tolist():
-                sizes[place] = _most_tokens(texts[place].as_py())
+            for index in np.flatnonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).tolist():
+                sizes[index] = _most_tokens(texts[index].as_py())
             sums[-1] += sizes
     return np.concatenate(sums)
 

@@ -34,10 +34,10 @@ class ImageSlice:
         """Read the encoded picture.
 
         Returns:
-            The `size` bytes; if they are base64, what they stand for.
+            The `size` bytes; decoded if they are base64.
 
         Raises:
-            DataError: The file cannot be read, or ends before the picture does, or the bytes are no base64.
+            DataError: The file cannot be read, or ends before the picture does, or the bytes are not base64.
         """
         if not 0 <= self.size <= LARGEST_ENCODED_BYTES or self.offset < 0:
             raise DataError(f"image {self} cannot be one: it has {self.size:,} bytes. Restore {self.file}.")

@@ -121,7 +121,7 @@ class SourceReader:
         try:
             with explained(folder, error=CacheError), workplace(folder / "table") as folder_of_table:
                 write_table(folder_of_table / "table.arrow", chain(listed, samples))
-                if self.left_out or key.startswith("hub-"):  # what is missing today may be there tomorrow
+                if self.left_out or key.startswith("hub-"):  # a missing file may be added later
                     key = f"again-{key}"
                 table = folder / f"{key[:_KEY]}-{file_sha256(folder_of_table / 'table.arrow')[:_KEY]}.arrow"
                 put_in_place(folder_of_table / "table.arrow", table)

@@ -13,7 +13,6 @@ import logging
 import os
 import random
 from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -30,7 +29,7 @@ from vglm.data.division import SPLITS, shot_order, split_by_group
 from vglm.data.grouping import find_strata, merge_groups
 from vglm.data.hashing import hash_file
 from vglm.data.look_alikes import Scope, find_copies, search_scope
-from vglm.data.outline import Names, Outline, is_own_group, picture_name
+from vglm.data.outline import Outline, is_own_group, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
 from vglm.data.table import SampleTable, Selection, columns_of, picture_names, rows_of
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Leakage:
-    """What two splits have in common that they must not.
+    """What two splits must not have in common, but have.
 
     Attributes:
         of: The split that is to be held out.
@@ -247,15 +246,15 @@ class Splits:
             )
 
     def refuse_leakage(self, *, allow: bool = False) -> None:
-        """Stop a training run that has nothing to learn from, or whose test would measure memory.
+        """Refuse to train without training samples, or where the test would measure memorisation.
 
-        Test pictures that only look like training pictures do not stop it: they are warned of.
+        Test pictures that only look like training pictures give a warning.
 
         Args:
-            allow: Go on nevertheless, with a warning; so does `allow_leakage`.
+            allow: Continue with a warning; so does `allow_leakage`.
 
         Raises:
-            DataError: There are no training samples; or there is `leakage`, and nobody allows it.
+            DataError: There are no training samples; or there is `leakage`, and it is not allowed.
         """
         if not len(self.train):
             others = ", ".join(f"{len(rows):,} in {name}" for name in SPLITS if len(rows := getattr(self, name)))
@@ -309,7 +308,7 @@ class Splits:
         groups = merge_groups(outline.groups, [name and contents.get(name, name) for name in outline.pictures])
         shares = {"train": 1 - share, "validation": share}
         rows = split_by_group(groups, shares, strata=find_strata(outline)[0], seed=seed)
-        held_out = f"{len(rows['validation'])} of {len(self.train)} training samples, by group, seed {seed}"
+        held_out = {"samples": len(rows["validation"]), "of": len(self.train), "seed": seed}
         train, validation = (_at(self.train, rows[name]) for name in shares)
         return replace(self, train=train, validation=validation, plan={**self.plan, "validation": held_out})
 
@@ -332,7 +331,7 @@ class Splits:
         }
 
     def hash_images(self, samples: Iterable[Sample]) -> list[str | None]:
-        """Tell pictures apart by content.
+        """Hash pictures by content.
 
         Args:
             samples: Samples of any split.
@@ -362,7 +361,7 @@ class Splits:
         return self.image_hashes.get(sample.image) if isinstance(sample.image, Path | ImageSlice) else None
 
     def _contents(self, samples: Sequence[Sample]) -> list[object]:
-        """What stands for each sample's input: its picture, or without one its words."""
+        """The key of each sample's input: its picture, or without one its text."""
         hashes = self.hash_images(samples)
         return [digest or (*sample.history, sample.question) for sample, digest in zip(samples, hashes, strict=True)]
 
@@ -380,8 +379,8 @@ def _at(samples: Sequence[Sample], rows: Sequence[int]) -> Sequence[Sample]:
 def pick(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
     """At most `limit` samples, in order, the same ones every time; None: all.
 
-    Of the kinds of question, or where there is one kind alone of the answers, each has its turn. The draw is seeded:
-    data that is sorted, or goes through its classes in turn, is not met at the distance of one class.
+    Of the kinds of question, or where there is one kind alone of the answers, each is represented. The draw is seeded,
+    so that sorted or periodic data is not sampled at the period of its classes.
 
     Args:
         samples: Of a split. From samples that are made or mixed on demand some are drawn whatever their kind.
@@ -416,7 +415,7 @@ def _outline(samples: Sequence[Sample]) -> Outline:
 
 def _rows_by_content(samples: Sequence[Sample], known: Mapping[str, str]) -> "dict[str, array[int]] | None":
     """The rows of each picture by its hash; None where a picture has none, or samples are made on demand."""
-    rows: dict[str, array[int]] = defaultdict(lambda: array("q"))
+    rows: dict[str, array[int]] = {}
     if not _is_listed(samples):
         return None
     for row, picture in enumerate(_pictures(samples)):
@@ -424,7 +423,7 @@ def _rows_by_content(samples: Sequence[Sample], known: Mapping[str, str]) -> "di
             continue
         if (digest := known.get(picture)) is None:
             return None
-        rows[digest].append(row)
+        rows.setdefault(digest, array("q")).append(row)
     return rows
 
 
@@ -436,7 +435,7 @@ def _pictures(samples: Sequence[Sample]) -> Iterator[str | None]:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """One hash of all questions and answers of a split, in order.
+    """A hash of all questions and answers of a split, in order.
 
     Args:
         samples: The split. Of a picture only the file's name counts; its content has a hash of its own.
@@ -453,7 +452,7 @@ def fingerprint(samples: Iterable[Sample]) -> str:
 def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
     """What `splits.json` says of one split: counts, hash, and the ids and groups themselves."""
     digest = hashlib.sha256()
-    ids = Names()
+    ids: list[str] = []
     groups: dict[str, None] = {}
     stored = rows_of(samples, ("id", "group", "image", "offset", "size", "language", "questions", "answers"))
     if stored is None:
@@ -463,13 +462,13 @@ def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
             groups[sample.group] = None
     for rows in stored or ():  # without making the samples
         digest.update(_lines(rows))
-        ids.extend(rows.column("id").to_pylist())
+        ids += rows.column("id").to_pylist()
         groups.update(dict.fromkeys(rows.column("group").to_pylist()))
     return {
         "samples": len(ids),
         "groups": len(groups),
         "sha256": digest.hexdigest(),
-        "ids": list(ids),
+        "ids": ids,
         "group_names": list(groups),
     }
 

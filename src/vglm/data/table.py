@@ -1,4 +1,4 @@
-"""Samples in an Arrow file, read piece by piece: any number of them takes next to no memory and opens at once.
+"""Samples in an Arrow file, read piece by piece: any number of them takes almost no memory and opens at once.
 
     table = write_table(path, samples)      # streams; the file appears under its name when it is whole
     table[70_000]                           # Sample(id="openi-zh.json#70001", group="2882", image=Path("..."), ...)
@@ -8,7 +8,7 @@ One row of the file:
     id "openi-zh.json#1", group "2882", image "/data/openi/images/2882_1.png", offset null, size null, base64 null,
     questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], language "zh", meta '{"split": "train"}', window null
 
-Pictures stay where they are and are opened when needed. A table pickles as its path, so that the workers of a
+Pictures stay in their files and are opened when needed. A table pickles as its path, so that the workers of a
 DataLoader read the same file instead of copying it.
 """
 
@@ -269,8 +269,8 @@ def picture_names(rows: pa.RecordBatch) -> list[str | None]:
     offsets = rows.column("offset")
     if offsets.null_count == len(offsets):
         return list(images)
-    places = zip(images, offsets.to_pylist(), rows.column("size").to_pylist(), strict=True)
-    return [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in places]
+    pieces = zip(images, offsets.to_pylist(), rows.column("size").to_pylist(), strict=True)
+    return [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in pieces]
 
 
 def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:

@@ -72,7 +72,7 @@ def parse_template(template: str, setting: str = "task.prompt") -> list[list[tup
         For each of its lines pieces of (text, the field after it or None).
 
     Raises:
-        ConfigError: A brace is not closed, or a field is no plain name.
+        ConfigError: A brace is not closed, or a field is not a plain name.
     """
     lines = []
     for line in template.replace("\\n", "\n").split("\n"):

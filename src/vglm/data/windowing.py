@@ -119,7 +119,7 @@ class DeepGrey:
         file_window: Window of the file's header, if it names one.
         inverted: Whether low values are to be shown white.
         rescale: DICOM's rescaling of stored values.
-        padding: The stored values, from the first to the second, that are no part of the picture.
+        padding: The stored values, from the first to the second, that are not part of the picture.
         curve: The header's curve or VOI look-up table: rescaled values to 0..1.
     """
 
@@ -147,7 +147,7 @@ class DeepGrey:
 
 
 def check_rule(rule: WindowRule, key: str = "dataset.options.window") -> None:
-    """Refuse what is no rule.
+    """Refuse an invalid rule.
 
     Raises:
         ConfigError: Neither one of `RULES` nor `<center>/<width>` with a positive width.

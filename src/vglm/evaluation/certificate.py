@@ -12,10 +12,9 @@ the merged model is written, loaded again from the written files, and answers th
      "exact_match": {"n": 120, "adapter": 0.925, "merged": 0.925},
      "updates": {"overall": {"relative_update": 0.021, "rounding": 0.00021}, "modules": {…}}}
 
-A model that does not pass is not published, but it is not thrown away either: it is `merged.unverified/`, with the
-certificate that says why.
+A model that does not pass is not published but kept as `merged.unverified/`, with the certificate that says why.
 
-Virtual tokens (P-tuning, prompt tuning) are no change of the weights. Their base is written to `model/` and the adapter
+Virtual tokens (P-tuning, prompt tuning) do not change the weights. Their base is written to `model/` and the adapter
 beside it to `adapter/`, certified in the same way.
 """
 
@@ -40,7 +39,7 @@ from vglm.evaluation.score.metrics import EXACT_MATCH
 from vglm.files import check_vacant, claimed, read_json, replaced_folder, write_json
 from vglm.model.hashing import ALGORITHMS, Algorithm
 from vglm.model.identity import RECORD, hash_weights, recorded_hash
-from vglm.model.loading import attach_adapter, default_device, describe_place, load_pretrained, save_native
+from vglm.model.loading import attach_adapter, default_device, describe_device, load_pretrained, save_native
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.runs import UNVERIFIED, Run
 from vglm.tuning.contract import answer_logits, measure_noise, relative_difference
@@ -58,7 +57,7 @@ COMPARED_PROMPTS = 16
 """Number of test prompts whose logits are compared; all of them are answered and scored."""
 
 MERGED, EXPORTED = "merged", "not merged: virtual tokens are no change of the weights; exported beside the base"
-"""What became of an adapter."""
+"""The result of merging an adapter."""
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -209,7 +208,7 @@ def merge_runs(
         if combination is not None:
             adapter = combine_adapters(base, [run.adapter for run in sources], combination, work / "combined")
         tuned = attach_adapter(base, adapter, is_checked=False)  # by its hash, above
-        print(f"base + adapter: {describe_place(tuned)}")
+        print(f"base + adapter: {describe_device(tuned)}")
         before = generate_predictions(tuned, processor, samples, title="base + adapter")
         prompts = _prompts(samples, before, processor)
         reference = _logits(tuned, prompts)
@@ -256,7 +255,7 @@ def merge_runs(
 
 
 def unverified(output: Path) -> Path:
-    """Where a merged model lies that did not pass."""
+    """The folder of a merged model that did not pass."""
     return output.with_name(f"{output.name}{UNVERIFIED}")
 
 
@@ -389,7 +388,7 @@ def _read_pair(folder: Path) -> _Run:
 
 
 def _check_base(run: _Run, base: VisualGlmForConditionalGeneration, *, force: bool) -> list[str]:
-    """Refuse a base that is not the one the run was trained on; a warning where that is wanted."""
+    """Refuse a base that is not the one the run was trained on; a warning where it is forced."""
     algorithm, expected = run.base
     if (digest := hash_weights(base, algorithm)) == expected:
         return []

@@ -5,17 +5,17 @@
     samples = selection.select(splits)                           the samples scored at each checkpoint
     trainer = WorkbenchTrainer(..., scores=selection.watch(samples, collate, arguments))
 
-The domain's samples are those of the validation split; never the test's, by which nothing may be chosen. Without a
-validation split and without a budget they are training samples, and are called so: such a curve shows what was
-memorised. The retention set is the data's own, or a general one.
+The domain's samples are those of the validation split, never of the test split, which must not be used for any choice.
+Without a validation split and without a budget they are training samples and labelled as such: their curve shows what
+was memorised. The retention set is the data's own, or a general one.
 
 `forgetting.jsonl` of a run folder has a line for the model before training (step 0) and for each scored checkpoint:
 
     {"step": 50, "domain": 0.925, "retention": 0.8148, "domain_n": 40, "retention_n": 162, "domain_exact_match": 0.9}
 
-`domain` is the score on what is being learned, by the primary metric of the run's `metrics`; exact match stands beside
-it, since an answer in other words is not wrong. `retention` is the exact match on general questions, as reports have
-it. All are from 0 to 1. Scoring does not influence training: the adapter is the same bit for bit.
+`domain` is the score on what is being learned, by the primary metric of the run's `metrics`; exact match is given too,
+since an answer in other words is not wrong. `retention` is the exact match on general questions, as reports have it.
+All are from 0 to 1. Scoring does not influence training: the adapter is the same bit for bit.
 """
 
 import random
@@ -131,12 +131,12 @@ def choose(scores: Sequence[CheckpointScore], budget_points: float) -> Choice | 
 
 
 def is_lost(scores: Sequence[CheckpointScore], budget_points: float, patience: int | None) -> bool:
-    """Whether the last `patience` checkpoints all lost more than the budget, so that training on is of no use.
+    """Whether the last `patience` checkpoints all lost more than the budget, so that further training is useless.
 
     Args:
         scores: As for `choose`, in order.
         budget_points: Likewise.
-        patience: None never gives up.
+        patience: None never stops.
     """
     lost = lost_points(scores)
     last = [lost[score.step] > budget_points for score in scores if score.step > 0]
@@ -224,7 +224,7 @@ class CheckpointScores(CheckpointScorer):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Score the model as it was, or take up where a resumed run was.
+        """Score the model before training, or continue the scores of a resumed run.
 
         Raises:
             CheckpointError: The scores of a resumed run are lost.
@@ -360,7 +360,7 @@ class EvalSamples:
         domain: Of what it learns.
         domain_split: Where those come from, `validation` or `train`.
         retention: Of everything else; empty where there is no retention set.
-        retention_source: Where those come from, for people.
+        retention_source: Where those come from, as a text for users.
         retention_sha256: `fingerprint` of the whole retention set, to tell whether a report uses the same.
         examples: Test samples whose answers are shown, and not scored.
     """
@@ -503,7 +503,7 @@ class CheckpointSelection:
     def _score(
         self, model: Any, samples: Sequence[Sample], collate: Collator, batch_size: int, metric: Metric
     ) -> tuple[float | None, float | None]:
-        """The metric, and exact match, of greedy answers that are cut a little behind the longest reference."""
+        """The metric, and exact match, of greedy answers that are truncated slightly beyond the longest reference."""
         if not samples:
             return None, None
         processor: Any = collate.processor
@@ -516,8 +516,8 @@ class CheckpointSelection:
 def primary_share(settings: MetricSettings, samples: Sequence[Sample]) -> Metric:
     """The first metric of settings that checkpoints can be scored by.
 
-    It is a share that grows with what is right, needs nothing but the answers, and fits the data: the references
-    themselves score by it.
+    It is a share that grows with what is right, needs only the answers, and fits the data: the references themselves
+    score by it.
 
     Args:
         settings: Of the run.

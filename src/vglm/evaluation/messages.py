@@ -25,7 +25,7 @@ class Message(Worded):
 
     Attributes:
         key: Of the words in `messages.yaml`.
-        values: What fills their places, by name; messages among them are put into words in turn, other texts stay.
+        values: The values of their fields, by name; messages among them are translated too, other texts stay.
     """
 
     key: str

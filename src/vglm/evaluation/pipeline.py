@@ -169,7 +169,7 @@ def evaluate(
 ) -> EvaluationResult:
     """Compare two arms on the same questions: before and after a run, or a model with true and with shuffled images.
 
-    The same call after a kill goes on where it was. One that differs in its metrics alone scores the stored answers.
+    The same call after an interruption continues. A call that differs only in its metrics scores the stored answers.
 
     Args:
         run: A run, its folder, or `latest`; None for a model alone.
@@ -381,7 +381,7 @@ def _as_trained(data: Splits, run: Run) -> Splits:
 
 
 def _loader(model: Model | Mapping[str, Any]) -> Callable[..., Loaded]:
-    """What loads a model and its processor, and takes `adapter`, a folder, where there is one to put on it."""
+    """A function that loads a model and its processor, optionally with `adapter`, a folder."""
     from vglm.model.loading import load_pretrained  # takes seconds to import
 
     if isinstance(model, Mapping):

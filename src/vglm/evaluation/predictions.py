@@ -108,7 +108,7 @@ class Prediction:
         likelihoods: Given answer, such as "yes" -> natural logarithm of the probability that the model says exactly
             this and ends; empty where none were scored.
         finish: Why the answer ends: `eos` where the model ended it, `length` where `max_new_tokens` cut it; None where
-            nobody noted it, or there is no answer of a model.
+            it was not recorded, or there is no answer of a model.
         tokens: How many tokens the model wrote, without the one that ends the answer; None likewise.
     """
 
@@ -149,7 +149,7 @@ class Prediction:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the model would have gone on."""
+        """Whether the answer was cut at the token limit."""
         return self.finish == CUT
 
     @property
@@ -228,7 +228,7 @@ class Evaluation:
 
     @property
     def is_changed(self) -> bool:
-        """Whether files are not what they were when the answers were given."""
+        """Whether files were changed since the answers were generated."""
         return any(stamp.text == CHANGED_STAMP for stamp in self.stamps)
 
 
@@ -307,7 +307,7 @@ def read_arms(folder: Path) -> dict[str, list[Prediction]]:
 
 
 def unanswered(sample: Sample, split: str) -> Prediction:
-    """The record of a sample that nobody has answered yet, and whose image nobody has opened.
+    """The record of a sample before it is answered and before its image is opened.
 
     Args:
         sample: A sample.
@@ -340,7 +340,7 @@ def _plain_meta(meta: Mapping[str, Any]) -> dict[str, str | int | bool]:
 
 
 def _shown(path: Path) -> str:
-    """The path as a reader of the records can follow it: from the working directory where it lies below that."""
+    """The path as shown in the records: relative to the working directory where it is below it."""
     resolved = path.resolve()
     return (resolved.relative_to(Path.cwd()) if resolved.is_relative_to(Path.cwd()) else resolved).as_posix()
 
@@ -400,7 +400,7 @@ class _Batch:
 
 
 def recover_predictions(path: Path) -> list[Prediction]:
-    """Read what an interrupted generation has written; a line that was cut off is taken out of the file.
+    """Read what an interrupted generation has written; an incomplete line is removed from the file.
 
     Args:
         path: Filled by `append_predictions`; it need not exist.

@@ -1,4 +1,4 @@
-"""Make of a run a folder that can be published: weights, model card, numbers, report.
+"""Turn a run into a folder that can be published: weights, model card, numbers, report.
 
     publish(Run.open("outputs/background/lora/<time>"), Path("background-lora"), to="hub")
 
@@ -8,7 +8,7 @@
       adapter_config.json ...    `hub`: what the run trained; otherwise merged plain weights in the layout named
 
 Only what was evaluated is published. The card names data by hashes and counts. The report shows pictures, questions and
-answers of the test set, so it has to be looked at first where these are not public.
+answers of the test set, so check it before publishing where these are not public.
 """
 
 import json
@@ -42,7 +42,7 @@ REFUSED = {
 """Requested forms that are not available, and why."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_PRIVATE_FACTS = ("run",)  # where it lay on the machine
+_PRIVATE_FACTS = ("run",)  # its path on this machine
 
 
 def publish(run: Run, destination: Path, *, to: str, dtype: str | None = None) -> Path:
@@ -79,7 +79,7 @@ def publish(run: Run, destination: Path, *, to: str, dtype: str | None = None) -
         _write_weights(run, folder, to, dtype)
         shutil.copytree(report, folder / "report")
         write_text(folder / "README.md", model_card(run, evaluation, to), error=CheckpointError)
-        _remove_places(folder, _places(run, evaluation))
+        _remove_paths(folder, _private_paths(run, evaluation))
     return destination
 
 
@@ -181,10 +181,10 @@ def _check_weights(run: Run, evaluation: Evaluation) -> None:
         )
 
 
-# --- places -----------------------------------------------------------------------------------------------------------
+# --- paths ------------------------------------------------------------------------------------------------------------
 
 
-def _places(run: Run, evaluation: Evaluation) -> set[Path]:
+def _private_paths(run: Run, evaluation: Evaluation) -> set[Path]:
     """Folders of this machine that report and card may name: of run, model, data and pictures."""
     named = {Path(text) for text in _strings(run.config)}
     for arm in (evaluation.baseline, evaluation.candidate):
@@ -202,9 +202,9 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _remove_places(folder: Path, places: Iterable[Path]) -> None:
-    """Shorten every path below these places, in all texts of a folder, to what begins with the place's own name."""
-    names = {text: place.name for place in places if place.name for text in (str(place), json.dumps(str(place))[1:-1])}
+def _remove_paths(folder: Path, paths: Iterable[Path]) -> None:
+    """Shorten every path below these folders, in all texts of a folder, to what begins with the folder's own name."""
+    names = {text: path.name for path in paths if path.name for text in (str(path), json.dumps(str(path))[1:-1])}
     names |= {str(home): "~" for home in (Path.home(), Path.home().resolve()) if str(home) in names}
     begin = r"(?:(?<=\\n)|(?<=\\t)|(?<![\w+.~-]))"  # no part of a longer path or of an embedded picture
     pattern = re.compile(f"{begin}(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?![\\w.-])")

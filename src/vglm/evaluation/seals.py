@@ -5,8 +5,8 @@
     external.json       `sha256` over itself and every arm's `scores.jsonl`
 
 What a metric makes of these files is recomputed for every report, so `metrics.json` and `report/` need no seal. This
-finds what was altered, dropped, added, swapped or reordered afterwards. It cannot find what somebody altered who
-computed the hashes again, for everything needed to do so lies in the folder: who must rule that out keeps the hash of
+detects records that were altered, dropped, added, swapped or reordered afterwards. It cannot detect changes by somebody
+who recomputed the hashes, since everything needed for that is in the folder. To rule that out, keep the hash of
 `evaluation.json` elsewhere, such as in a commit or a preregistration.
 """
 
@@ -29,7 +29,7 @@ DESCRIPTION_FILE = "external.json"
 _ANSWERS = "*/predictions.jsonl"
 _SEALED = (_ANSWERS, "answers.json", "baselines.json", "curves.json", "images/*.webp")
 _DIGITS = 8
-"""Of a line's hash: enough to count lines that differ, in a file whose whole hash differs."""
+"""Digits kept of a line's hash: enough to count different lines in a file whose own hash differs."""
 MAX_SHOWN = 5
 
 

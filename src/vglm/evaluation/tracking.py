@@ -1,4 +1,4 @@
-"""Put an evaluation beside the curves of its run, where the run was tracked: Weights & Biases, or TensorBoard.
+"""Log an evaluation where its run was tracked: Weights & Biases, or TensorBoard.
 
 A run that was trained with `tracker=wandb` has its id in its folder, `wandb/run-<time>-<id>/`; the evaluation goes to
 the same run, or, where there is no id, to a new one of the same project:
@@ -9,7 +9,7 @@ the same run, or, where there is no id, to a new one of the same project:
     evaluation/report, evaluation/scores, evaluation/curves      the page and the plots
     artifact evaluation-<id>            metrics.json and the folder report/, as they are
 
-Nothing here can cost the report: it is written already, and what goes wrong is a line on stderr.
+A failure here cannot affect the report, which is already written; it is reported in a line on stderr.
 """
 
 import os
@@ -37,7 +37,7 @@ def track_evaluation(evaluation: Path, tuned: Run | None, named: str = "none") -
 
     Args:
         evaluation: The evaluation folder, with its report.
-        tuned: The run, whose config says where; None for a model alone, which nobody tracked.
+        tuned: The run, whose config says where; None for a model alone, which was not tracked.
         named: The tracker that the command line names: without it nothing leaves this machine.
 
     Returns:
@@ -117,8 +117,8 @@ def _to_wandb(evaluation: Path, run: Path, report: Mapping[str, Any]) -> str:
         artifact.add_file(str(evaluation / METRICS_FILE))
         artifact.add_dir(str(folder), name="report")
         tracked.log_artifact(artifact)
-        place = f"{Path(tracked.dir).parent} (offline: wandb sync uploads it)" if tracked.offline else tracked.url
-    return f"Weights & Biases, run {tracked.id}: {place}"
+        address = f"{Path(tracked.dir).parent} (offline: wandb sync uploads it)" if tracked.offline else tracked.url
+    return f"Weights & Biases, run {tracked.id}: {address}"
 
 
 def _to_tensorboard(run: Path, report: Mapping[str, Any]) -> str:

@@ -5,15 +5,15 @@ point group `lmms_eval.models` and knows the model as `vglm`:
 
     python -m lmms_eval eval --model vglm --model_args pretrained=visualglm-6b,adapter=<run folder>/adapter --tasks pope
 
-`lmms_eval` is the model class that it is given, `answering` what the class does: a harness's questions to this
-package's own generation and likelihoods, whose numbers they therefore are.
+`lmms_eval` holds the model class, `answering` its implementation: it passes a harness's questions to this package's
+generation and likelihoods, so the numbers are the same.
 """
 
 from typing import Any
 
 
 def manifest() -> Any:
-    """Tell lmms-eval under which name to find which class; nothing heavy is imported yet.
+    """The manifest by which lmms-eval finds the model class; nothing heavy is imported yet.
 
     Returns:
         A `lmms_eval.models.registry_v2.ModelManifest`.

@@ -9,8 +9,8 @@ score_continuations(model, processor, [question, question], ["Yes", "No"])
 [Likelihood(log_likelihood=-0.21, is_greedy=True), Likelihood(log_likelihood=-1.93, is_greedy=False)]
 
 The text becomes the question of this package's one prompt, in its English form unless there are Chinese characters in
-it; `<image>` is taken out, since the picture's place is before the text. The model takes one picture: what to do with
-more is the caller's choice, and asking a video or a sound is refused.
+it; `<image>` is removed, since the picture always precedes the text. The model takes one picture: what to do with more
+is the caller's choice, and questions with a video or a sound are refused.
 """
 
 import logging
@@ -160,15 +160,15 @@ def score_continuations(
         DataError: A question has several pictures, or other things than pictures, or one that cannot be opened.
     """
     _check(batch_size, several_images)
-    places: dict[Question, list[int]] = {}
+    indices: dict[Question, list[int]] = {}
     for index, question in enumerate(questions):
-        places.setdefault(question, []).append(index)
+        indices.setdefault(question, []).append(index)
     likelihoods: dict[int, Likelihood] = {}
     cut = done = 0
-    for chunk in _chunks(list(places), batch_size):
+    for chunk in _chunks(list(indices), batch_size):
         samples, more = _open(chunk, several_images)
-        title = f"questions {done + 1} to {done + len(chunk)} of {len(places)}"
-        texts = [[continuations[index].strip() for index in places[question]] for question in chunk]
+        title = f"questions {done + 1} to {done + len(chunk)} of {len(indices)}"
+        texts = [[continuations[index].strip() for index in indices[question]] for question in chunk]
         lists = [list(dict.fromkeys(text)) for text in texts]
         scores = score_choices(model, processor, samples, lists, batch_size=batch_size, title=title)
         if unread := [question.name for question, score in zip(chunk, scores, strict=True) if not score]:
@@ -186,9 +186,9 @@ def score_continuations(
                 score.choice: Likelihood(score.log_likelihood, record.prediction == clean_response(score.choice))
                 for score in choices
             }
-            likelihoods |= {index: by_text[text] for index, text in zip(places[question], chunk_texts, strict=True)}
+            likelihoods |= {index: by_text[text] for index, text in zip(indices[question], chunk_texts, strict=True)}
         cut, done = cut + more, done + len(chunk)
-    _warn_of_images(cut, len(places))
+    _warn_of_images(cut, len(indices))
     return [likelihoods[index] for index in range(len(questions))]
 
 

@@ -152,7 +152,7 @@ class VisualGlm(lmms):
 
 
 def _takes_smallest() -> bool:
-    """Whether lmms-eval takes the choice with the smallest number for the answer, found by asking it.
+    """Whether lmms-eval takes the choice with the smallest number for the answer, found by a test call.
 
     Its interface speaks of log-likelihoods, where the largest would be right, but its multiple choice compares losses.
     The wrong sign would turn every score around without a word, so it is not left to the version.

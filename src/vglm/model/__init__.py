@@ -17,7 +17,7 @@ from vglm.model.modeling import VisualGlmForConditionalGeneration, VisualGlmMode
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
 
-# A kernel that bitsandbytes looks for on the hub, and does without: nobody can act on that.
+# An optional kernel that bitsandbytes looks for on the hub; a user cannot act on the message.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = [

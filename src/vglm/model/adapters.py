@@ -2,10 +2,11 @@
 
     config = read_adapter(Path("outputs/.../adapter"), model)       a `peft.PeftConfig` that is safe to build
 
-peft takes several settings for regular expressions and matches them against every module's name with an engine that may
-take for ever, imports a module that a setting names, and makes tensors as large as the settings say. Here patterns are
-matched with a time limit, and peft gets the names that they match; settings that name code or other files are refused;
-ranks are at most those of the stored tensors. Of a pickle (`adapter_model.bin`) nothing but tensors is read.
+peft treats several settings as regular expressions and matches them against every module's name with an engine that may
+not terminate in reasonable time. It also imports a module that a setting names, and allocates tensors as large as the
+settings say. Here patterns are matched with a time limit, and peft gets the names that they match; settings that name
+code or other files are refused; ranks are at most those of the stored tensors. From a pickle (`adapter_model.bin`) only
+tensors are read.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ _SEEDS = ("projection_prng_key", "random_seed", "init_seed", "seed")
 _RANKS = ("r", "init_r", "target_r")
 _PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 _ALL_LINEAR = "all-linear"
-_UNUSED = ("auto_mapping", "base_model_name_or_path", "revision", "runtime_config")  # nothing that decides what it does
+_UNUSED = ("auto_mapping", "base_model_name_or_path", "revision", "runtime_config")  # no effect on the result
 _REFUSED = {
     "megatron_config": "makes peft import a package that the adapter names",
     "layer_replication": "makes another model of the base",
@@ -63,7 +64,7 @@ def read_adapter(adapter: Path, model: Any) -> "PeftConfig":
         The config, without patterns.
 
     Raises:
-        AdapterError: The folder is no adapter, or holds what no adapter needs.
+        AdapterError: The folder is not an adapter, or holds what no adapter needs.
     """
     file = find_weights(adapter)
     tensors = read_weights(file)
@@ -90,7 +91,7 @@ def find_weights(adapter: Path) -> Path:
     """The file with an adapter's tensors.
 
     Raises:
-        AdapterError: The folder is no adapter, or has none.
+        AdapterError: The folder is not an adapter, or has none.
     """
     if not adapter.is_dir():
         raise AdapterError(f"adapter {str(adapter)!r}: there is no such folder.")
@@ -140,8 +141,9 @@ def _read_config(file: Path, modules: list[str], tensors: Mapping[str, Tensor]) 
     if unknown := sorted(settings.keys() - fields.keys()):
         logger.warning("%s: peft %s knows no %s; ignored.", file, kind, _short(", ".join(unknown)))
     arguments = {name: value for name, value in settings.items() if name in fields and name not in _UNUSED}
+    hints = get_type_hints(config_class)
     for name, value in arguments.items():
-        _check_kind(f"{file}: {name}", name, value, get_type_hints(config_class)[name])
+        _check_kind(f"{file}: {name}", name, value, hints[name])
     widest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name in _RANKS:
         if arguments.get(name) is not None and not 1 <= arguments[name] <= widest:
@@ -281,7 +283,7 @@ def _check_prompt(config: Any, tensors: Mapping[str, Tensor], model: Any, adapte
 
 
 def _check_names(config: Any, tensors: Mapping[str, Tensor], model: nn.Module, file: Path) -> None:
-    """Refuse tensors that would take the place of the base's own."""
+    """Refuse tensors that would replace the base's own."""
     saved = tuple(f"{name}" for name in config.modules_to_save or []) if hasattr(config, "modules_to_save") else ()
     own = {name.replace(".base_layer.", ".") for name in (*model.state_dict(), *dict(model.named_buffers()))}
     for key in tensors:

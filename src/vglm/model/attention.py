@@ -2,12 +2,12 @@
 
     inputs = processor(images=picture, text="图中有什么？", answer="猫。", return_tensors="pt")
     attention = read_attention(model, processor, inputs)
-    attention.weights[0].mean(0) > 0       who sees whom: the mask
-    attention.of_answer().mean(1)          for each token of the answer, how much each image slot drew
-    attention.on_patches()                 the same, led back to the patches of the picture
+    attention.weights[0].mean(0) > 0       which token attends to which: the mask
+    attention.of_answer().mean(1)          for each token of the answer, the attention to each image slot
+    attention.on_patches()                 the same, mapped back to the patches of the picture
 
-Attention says where information could come from, not what an answer rests on: for that, ask again with another picture
-(`image_use` of `vglm.evaluate`).
+Attention shows where information could come from, not what an answer depends on. For that, ask again with another
+picture (`image_use` of `vglm.evaluate`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,17 +47,17 @@ class Attention:
     @property
     def answer_tokens(self) -> tuple[str, ...]:
         """The text of each of the N tokens of the answer."""
-        return tuple(self.tokens[place] for place in self.answer)
+        return tuple(self.tokens[index] for index in self.answer)
 
     def of_answer(self) -> Tensor:
         """How much each slot drew when a token of the answer was chosen, mean over heads.
 
-        A token is chosen at the place before its own.
+        A token is chosen at the position before its own.
 
         Returns:
             Shape (N, layers, slots).
         """
-        rows = self.weights.mean(1)[:, [place - 1 for place in self.answer]]
+        rows = self.weights.mean(1)[:, [index - 1 for index in self.answer]]
         return rows[:, :, list(self.slots)].transpose(0, 1)
 
     def on_patches(self) -> Tensor:

@@ -2,8 +2,8 @@
 
 Files are memory-mapped, so taking the inventory of a 15 GB checkpoint reads only its headers. Pickled files (`.bin`,
 `.pt`) go through PyTorch's restricted unpickler: a file that names any type beyond tensors, plain values and NumPy
-arrays is refused, and nothing it names is run. Their records must be stored plain, since PyTorch maps them as they lie
-without looking whether they are compressed, and no tensor may have more numbers than the file has room for.
+arrays is refused, and no code from it is run. Their records must be stored uncompressed, since PyTorch maps them
+without checking for compression, and no tensor may have more elements than the file can hold.
 """
 
 import re

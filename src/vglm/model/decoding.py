@@ -1,17 +1,17 @@
 """The decoding step that evaluation, terminal and API share: one token per row, with keys and values cached.
 
     batch = prefill(model, model, inputs)                prompts, padded on the left
-    batch.logits                                         of each row's next token, (B, V)
+    batch.logits                                         logits of each row's next token, (B, V)
     batch.step(model, tokens)                            a token each in, the next logits out
     batch.keep([0, 2]); batch.join(other)                rows leave and come between two steps
 
     model.generate(**inputs, custom_generate=decode)     the loop of an evaluation, behind transformers' own interface
 
-What transformers' loop works out anew for every token follows here from the step before: a token's positions are those
-of the last one plus (0, 1), its mask is the row's mask and one column more. Keys, values, mask and positions stand in
-tensors whose sizes change seldom: columns come by 64 on a CPU, by doubling on a GPU, and rows that leave first leave a
-gap. So a step on a GPU is recorded once as a CUDA graph and replayed, and waits for nothing. Rows of different lengths
-stand together because all end at the same column.
+transformers' loop recomputes the inputs of every token; here they follow from the step before: a token's positions are
+those of the last one plus (0, 1), its mask is the row's mask and one more column. Keys, values, mask and positions are
+kept in tensors whose sizes rarely change: columns are added by 64 on a CPU, by doubling on a GPU, and rows that leave
+leave a gap at first. So a step on a GPU is recorded once as a CUDA graph and replayed, without synchronisation. Rows of
+different lengths share a batch because all end at the same column.
 """
 
 import logging
@@ -41,14 +41,14 @@ MEMORY_SHARE = 0.5
 """What part of the memory that is free may go into what answers take."""
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may have; without one there are no such files."""
+"""Files in which Linux gives a container's memory limit."""
 
 _COLUMNS_CPU, _COLUMNS_GPU = 64, 256
 _LOG = logging.getLogger(__name__)
 
 
 class DecodingBatch:
-    """Rows that grow together, a token each a step.
+    """A batch of rows that are decoded together, one token per row and step.
 
     Args:
         keys: Of each layer, shape (rows, heads, columns, head size).
@@ -77,9 +77,9 @@ class DecodingBatch:
         self._slots = list(range(rows))  # which rows of the tensors are in use
         self._end = columns if end is None else end
         self._tokens = torch.zeros((rows, 1), dtype=torch.int64, device=device)
-        self._place = torch.tensor([self._end], device=device)
-        places = torch.arange(columns, device=device)[None, None].expand(1, 2, -1)  # no position is as large
-        cos, sin = rotary_table(places, inverse_frequencies, dtype)
+        self._column = torch.tensor([self._end], device=device)
+        all_positions = torch.arange(columns, device=device)[None, None].expand(1, 2, -1)  # no position is as large
+        cos, sin = rotary_table(all_positions, inverse_frequencies, dtype)
         self._table = torch.stack((cos[0, 0, :, 0, 0], sin[0, 0, :, 0, 0]), dim=1)  # (columns, 2, head size / 2)
         self._layers: tuple[Any, list[Layer]] = (None, [])  # of a model
         self._graph: Any = None
@@ -148,12 +148,12 @@ class DecodingBatch:
         text: Any = base.model.language_model
         self._positions[:, 1] += 1
         cos, sin = self._table[self._positions][:, None, None, None].unbind(-2)
-        self._mask.index_fill_(3, self._place, 0.0)
+        self._mask.index_fill_(3, self._column, 0.0)
         hidden, mask = base.get_input_embeddings()(self._tokens), self._mask[..., : self._seen]
         for layer in self._layers_of(text):
             hidden = layer(hidden, (cos, sin), mask, self)
         self._logits = base.lm_head(text.final_layernorm(hidden))[:, -1]
-        self._place += 1
+        self._column += 1
 
     def _layers_of(self, text: Any) -> Sequence[Layer]:
         """The layers of a language model; on a CPU as functions, for there Python's own time is felt."""
@@ -167,9 +167,9 @@ class DecodingBatch:
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """The cache interface that attention uses: write a column, return all in use."""
         keys, values = self.keys[layer], self.values[layer]
-        place, seen = self._place.to(keys.device), self._seen
-        keys.index_copy_(2, place, key)
-        values.index_copy_(2, place, value)
+        column, seen = self._column.to(keys.device), self._seen
+        keys.index_copy_(2, column, key)
+        values.index_copy_(2, column, value)
         return keys[:, :, :seen], values[:, :, :seen]
 
     @property
@@ -178,7 +178,7 @@ class DecodingBatch:
         return self._end + 1 if self._mask.device.type == "cpu" else self._mask.shape[-1]
 
     def _run_graph(self, base: VisualGlmForConditionalGeneration) -> None:
-        """Run the first step in new tensors as it is, record the second, replay it from then on."""
+        """Run the first step in new tensors directly, record the second as a graph, then replay it."""
         if self._graph is None and not self._is_warm:
             stream = torch.cuda.Stream(self._mask.device)
             stream.wait_stream(torch.cuda.current_stream(self._mask.device))
@@ -260,7 +260,7 @@ class DecodingBatch:
             mine.copy_(new)
 
     def _tensors(self) -> list[Tensor]:
-        return [*self.keys, *self.values, self._mask, self._positions, self._logits, self._place]
+        return [*self.keys, *self.values, self._mask, self._positions, self._logits, self._column]
 
 
 def room_for(rows: int, columns: int, *, on_gpu: bool) -> tuple[int, int]:
@@ -330,7 +330,7 @@ def virtual_tokens(model: Any) -> int:
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:
-    """How many answers may grow together in the memory that is free now.
+    """How many answers can be decoded together in the memory that is free now.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
@@ -344,7 +344,7 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     on_gpu = model.device.type == "cuda"
     tokens += virtual_tokens(model)
     columns = room_for(1, tokens, on_gpu=on_gpu)[1]
-    columns += columns // 2 if on_gpu else columns  # the tensors that are outgrown stand beside the new ones
+    columns += columns // 2 if on_gpu else columns  # old and new tensors are in memory together
     states = (2 * text.num_hidden_layers * columns + 16 * tokens) * text.hidden_size * itemsize  # cache; activations
     scores = 2 * text.num_attention_heads * tokens**2 * 4
     patches = (vision.image_size // vision.patch_size) ** 2 * vision.hidden_size * 16 * itemsize
@@ -412,13 +412,13 @@ class _Loop:
         lengths = torch.where(is_end.any(1), is_end.int().argmax(1) + 1, count)
         return self.ids[:, : self.prompt + int(lengths.max())]
 
-    def _choose(self, place: int) -> Tensor:
+    def _choose(self, end: int) -> Tensor:
         """Write and return every row's next token: padding, where it has ended."""
         scores = self.batch.logits.float()
         if self.processor:
-            scores = self.processor(self.ids[:, :place], scores)
+            scores = self.processor(self.ids[:, :end], scores)
         tokens = scores.argmax(-1).masked_fill_(self.ended, self.padding)
-        self.ids[self.rows, place] = tokens
+        self.ids[self.rows, end] = tokens
         self.ended |= self._is_end(tokens)
         return tokens
 

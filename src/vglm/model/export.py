@@ -1,4 +1,4 @@
-"""Write a checkpoint of any layout in any other, so that it travels to the original's tools and back.
+"""Convert a checkpoint from any layout to any other, so that the original's tools can use it, and back.
 
     convert("visualglm-6b", "visualglm-6b-native")             Hugging Face -> native
     convert("merged", "merged-hf", to="hf")                    native -> Hugging Face, for the original's own code
@@ -6,8 +6,8 @@
 
 The original layouts are written with the keys, shapes, shard format and configuration of the published checkpoints. The
 Python files that the Hugging Face layout names in `auto_map` are the original's: copy them from its repository.
-A Hugging Face checkpoint is read and written shard by shard. SAT's is one file, whose tensors stay mapped to the source
-while it is written; only those that are reordered or cast lie in memory.
+A Hugging Face checkpoint is read and written shard by shard. SAT's is one file, whose tensors stay memory-mapped to the
+source while it is written; only those that are reordered or cast are in memory.
 """
 
 import shutil

@@ -1,9 +1,10 @@
-"""LoRA beside half-precision weights, computed in their type while what trains stays in float32.
+"""LoRA on half-precision weights, computed in their type while the trained matrices stay in float32.
 
-peft keeps an adapter in float32, which its optimizer needs: bfloat16 has 8 bits, in which most updates vanish. But it
-also computes in float32, and to do so widens every input and keeps it for the backward pass. Here the two small
-matrices are rounded to the base's type instead, once a pass, and their product goes onto the base's output as one
-operation. Gradients come back in float32; checkpoints, saved adapters and merging are as they were.
+peft keeps an adapter in float32, which its optimizer needs: bfloat16 has 8 bits of precision, in which most updates
+vanish. But it also computes in float32, and for that casts every input to float32 and keeps it for the backward pass.
+Here the two small matrices are rounded to the base's type instead, once a pass, and their product is added to the
+base's output in one operation. Gradients come back in float32; checkpoints, saved adapters and merging are as they
+were.
 """
 
 from typing import Any
@@ -46,13 +47,13 @@ class _InTypeOfBase(LoraVariant):
 
     @staticmethod
     def unmerge(module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
-        """Take off what `merge_unsafe` put on."""
+        """Undo `merge_unsafe`."""
         unmerged: Tensor = orig_weight.data - module.get_delta_weight(active_adapter).to(orig_weight.dtype)
         return unmerged
 
 
 def compute_in_type_of_base(model: PeftModel) -> None:
-    """Have every plain LoRA adapter of a model compute in the type of its base, where that is bfloat16 or float16.
+    """Make every plain LoRA adapter of a model compute in the type of its base, where that is bfloat16 or float16.
 
     Others stay as peft computes them: DoRA and AdaLoRA, adapters of embeddings, those with a bias.
 

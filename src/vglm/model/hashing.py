@@ -2,10 +2,10 @@
 
     hash_tensors({"weight": torch.ones(2).half()}.items()) == hash_tensors({"weight": torch.ones(2)}.items())
 
-A tensor counts as the narrowest of bfloat16, float16 and float32 that holds all of its numbers exactly, so what is
-stored in half precision is hashed as it lies there, and its exact copy in another type is the same (but for NaN, of
-which there are many). SHA-256 over float32 copies, ten times slower, is what records named before; it is computed where
-such a record is to be checked.
+A tensor counts as the narrowest of bfloat16, float16 and float32 that holds all of its numbers exactly, so a tensor in
+half precision is hashed as stored, and its exact copy in another type has the same hash (except for NaN, which has many
+bit patterns). Older records use SHA-256 over float32 copies, which is ten times slower; it is computed only to check
+such a record.
 """
 
 import hashlib

@@ -3,10 +3,10 @@
     {"version": 2, "name": "visualglm_tiny", "config_sha256": "5b0e...", "weights_xxh3": "91c4..."}
 
 An adapter is a difference to the numbers it was trained on: on other weights it loads without complaint and answers
-nonsense. Both hashes are those of the checkpoint, not of what was made of it in memory, so an adapter may go on its
-base in another layout, precision or quantisation. Records of version 1, without the key, name `weights_sha256`; that
-slower hash is computed where such a record is to be checked. The hash of a checkpoint is kept in the cache, so it is
-read for that once. It detects mistakes, not forgeries: who can write an adapter can write its record.
+nonsense. Both hashes are those of the checkpoint, not of the model in memory, so an adapter can be used with its base
+in another layout, precision or quantisation. Records of version 1, without the key, name `weights_sha256`; that slower
+hash is computed only to check such a record. The hash of a checkpoint is cached, so the checkpoint is read once for it.
+It detects mistakes, not forgeries: whoever can write an adapter can also write its record.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class _Source:
 
 
 def note_source(model: nn.Module, weights: NativeWeights) -> None:
-    """Remember with a model which checkpoint it was read from; nothing is hashed yet."""
+    """Record with a model which checkpoint it was read from; nothing is hashed yet."""
     parameters = dict(_base_parameters(model))
     seen = {name: (parameter._version, _sample(parameter)) for name, parameter in parameters.items()}
     model.__dict__["source_weights"] = _Source(
@@ -67,7 +67,7 @@ def note_source(model: nn.Module, weights: NativeWeights) -> None:
 
 
 def stored_weights(model: nn.Module) -> NativeWeights | None:
-    """The checkpoint that a model was read from, whatever became of its parameters."""
+    """The checkpoint that a model was read from, even if its parameters were changed since."""
     source = model.__dict__.get("source_weights")
     return source.weights if isinstance(source, _Source) else None
 
@@ -132,7 +132,7 @@ def _base_parameters(model: nn.Module, *, is_all: bool = False) -> Iterator[tupl
     wrapped = {name[: match.start()] for name in rows if (match := _WRAPPER.search(name))}
     for name, parameter in rows.items():
         if not _WRAPPER.search(name) and any(name[: dot.start()] in wrapped for dot in re.finditer(r"\.", name)):
-            continue  # of the adapter, which stands beside what it wraps
+            continue  # of the adapter, not of the wrapped module
         if is_all or (parameter.is_floating_point() and not parameter.is_meta):
             yield _WRAPPER.sub("", name), parameter
 

@@ -3,8 +3,8 @@
     step = lean_layer(layer)
     hidden = step(hidden, position_embeddings, mask, cache)     the layer's own numbers, bit for bit
 
-In a small model the way through `nn.Module.__call__`, ten modules a layer, takes as long as the products. Parts that
-are more than their weights (adapters, quantised weights, hooks, shards) are called as they are.
+In a small model the overhead of `nn.Module.__call__`, ten modules per layer, takes as long as the matrix products.
+Modules with more than plain weights (adapters, quantised weights, hooks, shards) are called as usual.
 """
 
 from collections.abc import Callable

@@ -3,10 +3,10 @@
     make_lean(model)                                     for good
     with lean_lora(model): ...                           for a while
 
-Merging an adapter would cost none, but needs a second copy of every weight that it changes, for the base has to stay
-bit for bit what it was, and rounds it. So the adapter stays unmerged; for single tokens, x @ A is computed in the
-weight's own type and its product with B added to the base's output by one `addmm`. Everything else (prompts, training,
-DoRA and other variants, several adapters at once) goes through peft's own forward.
+A merged adapter would need no extra kernel, but merging rounds the weights and needs a second copy of every changed
+weight, since the base must stay bit-identical. So the adapter stays unmerged; for single tokens, x @ A is computed in
+the weight's own type and its product with B added to the base's output by one `addmm`. Everything else (prompts,
+training, DoRA and other variants, several adapters at once) goes through peft's own forward.
 """
 
 import sys
@@ -47,7 +47,7 @@ def lean_lora(model: nn.Module) -> Iterator[None]:
 
 def _is_lora(module: nn.Module) -> bool:
     """Whether a module is LoRA around a linear layer, quantised or not."""
-    if "peft" not in sys.modules:  # nobody has put an adapter on anything
+    if "peft" not in sys.modules:  # the model has no adapter
         return False
     from peft.tuners.lora import LoraLayer
 
@@ -81,7 +81,7 @@ def _version(weight: Tensor) -> int:
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether one adapter is active that is nothing but two matrices."""
+    """Whether exactly one adapter is active that consists of two matrices only."""
     names = layer.active_adapters
     if len(names) != 1 or layer.disable_adapters or layer.merged or layer.training:
         return False

@@ -1,7 +1,7 @@
 """Limits on the settings of an untrusted checkpoint, checked before anything is built from them.
 
-A checkpoint from a stranger is data: its settings name no code, no files elsewhere and no patterns, and ask for no more
-than its weight files hold.
+An untrusted checkpoint is data: its settings may not name code, files elsewhere or patterns, nor sizes beyond what its
+weight files hold.
 """
 
 import re

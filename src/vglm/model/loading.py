@@ -8,11 +8,11 @@ The layout is detected from the folder's files:
     Hugging Face   config.json with an eva_config, pytorch_model*.bin, ice_text.model
     SAT            model_config.json with eva_args, latest, <iteration>/mp_rank_00_model_states.pt; no tokenizer
 
-Before a model is filled, the names and shapes of all stored tensors are compared with those that the configuration asks
-for, so a damaged checkpoint is refused with its problems named, and one that asks for a billion layers before they are
-made. Checkpoints then stream tensor by tensor into a model without memory of its own: the peak is the model as it will
-be, in its target dtype or quantised, plus one memory-mapped shard. Only what was quantised before it was saved, or is
-to be quantised over several devices, goes through transformers.
+Before weights are loaded, the names and shapes of all stored tensors are compared with the configuration. So a damaged
+checkpoint is refused with its problems named, and one that configures a billion layers is refused before they are
+allocated. Checkpoints then stream tensor by tensor into a model on the meta device: the peak memory is that of the
+final model, in its target dtype or quantised, plus one memory-mapped shard. Only checkpoints that were saved quantised,
+or are quantised over several devices, are loaded by transformers.
 """
 
 import os
@@ -212,7 +212,7 @@ def save_native(
 
     Raises:
         ConfigError: The destination exists and is not an empty folder.
-        CheckpointError: Writing failed, for want of space or of permission.
+        CheckpointError: Writing failed, for lack of space or permission.
     """
     destination = Path(destination)
     check_vacant(destination, error=ConfigError)
@@ -223,7 +223,7 @@ def save_native(
 
 
 def note_tie(model: VisualGlmForConditionalGeneration) -> None:
-    """Let the config say what the weights show: whether the output head is the word embeddings or a matrix of its own.
+    """Set the config by the weights: whether the output head is the word embeddings or a matrix of its own.
 
     A config that calls a head tied, of which a tuned copy was put in, would lose it at the next conversion.
     """
@@ -239,7 +239,7 @@ def _set_tie(config: VisualGlmConfig, is_tied: bool) -> None:
 
 
 def detect_layout(folder: Path) -> SourceLayout | None:
-    """Tell the layout of a checkpoint by its files.
+    """Detect the layout of a checkpoint from its files.
 
     Args:
         folder: An existing folder.
@@ -248,7 +248,7 @@ def detect_layout(folder: Path) -> SourceLayout | None:
         The original layout, or None for the native one.
 
     Raises:
-        CheckpointError: It is none of the three.
+        CheckpointError: It is not one of the three.
     """
     if (folder / HUGGING_FACE.config_file).is_file():
         raw = read_json(folder / HUGGING_FACE.config_file)
@@ -407,7 +407,7 @@ def fill_model(
     model = empty_model(config)
     if not with_vision:
         model.model.drop_vision()
-    placement = _place(model, devices or {"": torch.device("cpu")})
+    placement = _choose_devices(model, devices or {"": torch.device("cpu")})
     if quantizing is not None:
         make_quantizable(model, quantizing)
     for name, value in checkpoint.weights.stream():
@@ -537,8 +537,8 @@ def default_device() -> torch.device:
     return torch.device(device.type, torch.accelerator.current_device_index())
 
 
-def describe_place(model: Any) -> str:
-    """Where a model lies and what it computes in, for people: `bfloat16 on cuda:0 (NVIDIA H100), quantised to nf4`.
+def describe_device(model: Any) -> str:
+    """Device and type of a model, as a text: `bfloat16 on cuda:0 (NVIDIA H100), quantised to nf4`.
 
     Args:
         model: A VisualGLM, or a `PeftModel` of one.
@@ -573,7 +573,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, devices: Devices) -> torch.dt
     return resolved
 
 
-def _place(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[str, Any]:
+def _choose_devices(model: VisualGlmForConditionalGeneration, devices: Devices) -> dict[str, Any]:
     """Choose devices for a model that has no memory of its own yet."""
     if devices != "auto":
         return devices
@@ -661,7 +661,7 @@ def _check_processor(processor: VisualGlmProcessor, config: VisualGlmConfig, fol
             f" {processor.num_image_tokens} and {config.num_image_tokens} image tokens,"
             f" images of {size['height']} x {size['width']} and {side} x {side}."
         )
-    with np.errstate(all="ignore"):  # what comes of it is looked at
+    with np.errstate(all="ignore"):  # its result is checked below
         pixels = processor.image_processor(Image.new("RGB", (2, 2), "red"), return_tensors="pt").pixel_values
     if tuple(pixels.shape) != (1, 3, side, side) or not pixels.isfinite().all():
         raise CheckpointError(
@@ -682,7 +682,7 @@ def attach_adapter(model: Any, adapter: Path, *, name: str = "default", is_check
         A `peft.PeftModel`, nothing of it to be trained.
 
     Raises:
-        AdapterError: The folder is no adapter, or one of another model.
+        AdapterError: The folder is not an adapter, or one of another model.
     """
     from peft import PeftModel, get_peft_model_state_dict  # takes seconds to import
 

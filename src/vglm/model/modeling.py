@@ -52,8 +52,8 @@ ENCODER_PARTS = ("vision_model", "query_tokens", "qformer")
 def glm_layout(input_ids: Tensor, attention_mask: Tensor | None, config: VisualGlmTextConfig) -> tuple[Tensor, Tensor]:
     """Derive the two positions and the prompt/answer blocks of every token.
 
-    Tokens before the first `<sop>` are context. A context token's positions are (its place, 0); an answer token's are
-    (the place of `[gMASK]`, or else of `[MASK]`, and its own place within the answer, from 1).
+    Tokens before the first `<sop>` are context. A context token's positions are (its index, 0); an answer token's are
+    (the index of `[gMASK]`, or else of `[MASK]`, and its own index within the answer, from 1).
 
     Args:
         input_ids: Whole sequences so far, shape (B, L), int64, padded on either side.
@@ -71,13 +71,13 @@ def glm_layout(input_ids: Tensor, attention_mask: Tensor | None, config: VisualG
     is_sop: Tensor = input_ids == config.bos_token_id  # type: ignore[assignment]
     answer = (is_sop.to(input_ids.dtype) * mask).cumsum(-1).clamp(max=1)  # (B, L): 1 from the first <sop> on
     context = mask * (1 - answer)  # (B, L): 1 on the tokens before it, 0 on padding
-    place = (mask.cumsum(-1) - 1).clamp(min=0)  # (B, L): index among the real tokens
+    index = (mask.cumsum(-1) - 1).clamp(min=0)  # (B, L): index among the real tokens
 
     last = context.sum(-1, keepdim=True) - 1  # (B, 1): the last context token, unless there is a mask token
     for token_id in (config.mask_token_id, config.gmask_token_id):  # [gMASK] wins where a prompt holds both
         is_mask = (input_ids == token_id) & (context == 1)  # (B, L)
-        last = torch.where(is_mask.any(-1, keepdim=True), place.gather(1, is_mask.int().argmax(-1, keepdim=True)), last)
-    positions = torch.stack((torch.where(answer == 1, last, place), answer.cumsum(-1)), dim=1)  # (B, 2, L)
+        last = torch.where(is_mask.any(-1, keepdim=True), index.gather(1, is_mask.int().argmax(-1, keepdim=True)), last)
+    positions = torch.stack((torch.where(answer == 1, last, index), answer.cumsum(-1)), dim=1)  # (B, 2, L)
     return positions, torch.where(context == 1, 0, -1)
 
 
@@ -98,12 +98,12 @@ def image_slots(input_ids: Tensor, block_ids: Tensor, config: VisualGlmConfig) -
         return torch.zeros_like(placeholder)
     whole = placeholder.unfold(1, slots, 1).all(-1)  # (B, L - slots + 1): placeholders only, from here on
     start = whole.int().argmax(-1, keepdim=True)  # (B, 1): the first such window
-    place = torch.arange(length, device=input_ids.device)  # (L,)
-    return whole.any(-1, keepdim=True) & (place >= start) & (place < start + slots)
+    index = torch.arange(length, device=input_ids.device)  # (L,)
+    return whole.any(-1, keepdim=True) & (index >= start) & (index < start + slots)
 
 
 def check_slots(image_mask: Tensor, images: int, config: VisualGlmConfig, name: str) -> None:
-    """Refuse images that do not fit the slots; whoever gives a model its layout does so before.
+    """Refuse images that do not fit the slots; with a precomputed layout the caller checks this.
 
     Args:
         image_mask: As from `image_slots`.
@@ -123,7 +123,7 @@ def check_slots(image_mask: Tensor, images: int, config: VisualGlmConfig, name: 
 
 
 def find_labels(labels: Tensor) -> Tensor:
-    """Where labels stand that count in the loss: all but -100 and the first column, which nothing predicts.
+    """The labels that count in the loss: all but -100 and the first column, which nothing predicts.
 
     Args:
         labels: Shape (B, L), int64.
@@ -178,13 +178,13 @@ class PackedLayout(NamedTuple):
         positions: As from `glm_layout`, shape (B, 2, L).
         block_ids: The segment where a token is context, else -1, shape (B, L).
         image_mask: As from `image_slots`, shape (B, L).
-        places: Each token's place in its segment, from 0, shape (B, L).
+        offsets: Each token's index in its segment, from 0, shape (B, L).
     """
 
     positions: Tensor
     block_ids: Tensor
     image_mask: Tensor
-    places: Tensor
+    offsets: Tensor
 
 
 def packed_layout(input_ids: Tensor, segment_ids: Tensor, config: VisualGlmConfig) -> PackedLayout:
@@ -200,8 +200,8 @@ def packed_layout(input_ids: Tensor, segment_ids: Tensor, config: VisualGlmConfi
         rows * (input_ids.shape[1] + 1) + segment_ids + 1, return_counts=True
     )  # (S,), tokens of all segments; padding (-1) is a segment of its own
     alone = pad_sequence(list(input_ids.flatten().split(sizes.tolist())), batch_first=True)  # (S, longest)
-    places = torch.arange(alone.shape[1], device=input_ids.device).expand_as(alone)  # (S, longest)
-    is_real = places < sizes[:, None]  # (S, longest)
+    offsets = torch.arange(alone.shape[1], device=input_ids.device).expand_as(alone)  # (S, longest)
+    is_real = offsets < sizes[:, None]  # (S, longest)
     positions, block_ids = glm_layout(alone, is_real.to(alone.dtype), config.text_config)
     image_mask = image_slots(alone, block_ids, config)
 
@@ -211,7 +211,7 @@ def packed_layout(input_ids: Tensor, segment_ids: Tensor, config: VisualGlmConfi
     first, second = (packed(rows) for rows in positions.unbind(1))
     blocks = torch.where(packed(block_ids) == 0, segment_ids, -1)
     slots = packed(image_mask) & (segment_ids >= 0)  # padding may be the placeholder's id
-    return PackedLayout(torch.stack((first, second), dim=1), blocks, slots, packed(places))
+    return PackedLayout(torch.stack((first, second), dim=1), blocks, slots, packed(offsets))
 
 
 def rotary_table(
@@ -470,7 +470,7 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
-        segment_places: Tensor | None = None,
+        segment_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the layers.
@@ -482,8 +482,8 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
             attention_mask: 1 for real tokens, shape (B, cached + L).
             past_key_values: Keys and values of earlier tokens.
             use_cache: Whether to return a cache.
-            segment_places: For packed rows, each token's place in its segment, shape (B, L); segments then do not see
-                each other. Goes without `attention_mask` and cache.
+            segment_positions: For packed rows, each token's index in its segment, shape (B, L); segments then do not
+                see each other. Goes without `attention_mask` and cache.
             kwargs: Passed on to the attention function.
 
         Returns:
@@ -497,7 +497,7 @@ class VisualGlmTextModel(VisualGlmPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
-            position_ids=segment_places,  # the library's way to tell it where packed sequences begin
+            position_ids=segment_positions,  # the library's way to tell it where packed sequences begin
             block_sequence_ids=F.pad(block_ids, (cached, 0), value=-1),
         )
         if isinstance(mask, Tensor) and mask.dtype == torch.bool:
@@ -597,7 +597,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         image_mask: Tensor | None = None,
         image_features: Tensor | None = None,
         segment_ids: Tensor | None = None,
-        segment_places: Tensor | None = None,
+        segment_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states of the whole model.
@@ -618,7 +618,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             segment_ids: For rows that hold several samples one after the other, the number of its sample within the
                 row for each token, -1 on padding; shape (B, L), int64. Samples do not see each other. Images then come
                 one for each sample with slots, in the order of rows and samples; no cache and no virtual tokens.
-            segment_places: As from `packed_layout`, beside the rest of it in place of `segment_ids`.
+            segment_positions: As from `packed_layout`, beside the rest of it in place of `segment_ids`.
             kwargs: Passed on to the attention function; `output_hidden_states`, `output_attentions`.
 
         Returns:
@@ -630,13 +630,15 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         """
         ids = layout_ids if layout_ids is not None else input_ids
         is_given = glm_position_ids is not None and block_ids is not None and image_mask is not None
-        if segment_ids is not None or segment_places is not None:
+        if segment_ids is not None or segment_positions is not None:
             if past_key_values is not None or inputs_embeds is not None or ids is None:
                 raise ValueError("Packed rows (segment_ids) go with input_ids alone: no cache and no virtual tokens.")
             if not is_given:
                 if segment_ids is None:
-                    raise ValueError("segment_places come with the rest of a layout, see packed_layout.")
-                glm_position_ids, block_ids, image_mask, segment_places = packed_layout(ids, segment_ids, self.config)
+                    raise ValueError("segment_positions come with the rest of a layout, see packed_layout.")
+                glm_position_ids, block_ids, image_mask, segment_positions = packed_layout(
+                    ids, segment_ids, self.config
+                )
             attention_mask, use_cache = None, False
         elif not is_given:
             if ids is None:
@@ -678,7 +680,7 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
-            segment_places=segment_places,
+            segment_positions=segment_positions,
             **kwargs,
         )
         return output
@@ -737,8 +739,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
         image_mask: Tensor | None = None,
         image_features: Tensor | None = None,
         segment_ids: Tensor | None = None,
-        segment_places: Tensor | None = None,
-        label_places: Tensor | None = None,
+        segment_positions: Tensor | None = None,
+        label_indices: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         skip_logits: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -760,8 +762,8 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             image_mask: Likewise.
             image_features: Likewise.
             segment_ids: Likewise.
-            segment_places: Likewise.
-            label_places: Where labels count, as from `find_labels`; looked for where None.
+            segment_positions: Likewise.
+            label_indices: Where labels count, as from `find_labels`; looked for where None.
             logits_to_keep: Compute logits for that many last tokens (0: all), or for the tokens of an index tensor.
             skip_logits: Return a loss without logits, which then are computed only where a label stands; default: in
                 training. A vocabulary of 130,528 makes them the largest tensor of a step.
@@ -785,15 +787,15 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             image_mask=image_mask,
             image_features=image_features,
             segment_ids=segment_ids,
-            segment_places=segment_places,
+            segment_positions=segment_positions,
             **kwargs,
         )
         hidden_states = output.last_hidden_state
         loss = logits = None
         if labels is not None:
-            rows, ends = find_labels(labels) if label_places is None else label_places
-            places = rows * hidden_states.shape[1] + hidden_states.shape[1] + ends
-            chosen = hidden_states.flatten(0, 1).index_select(0, places - 1)
+            rows, ends = find_labels(labels) if label_indices is None else label_indices
+            indices = rows * hidden_states.shape[1] + hidden_states.shape[1] + ends
+            chosen = hidden_states.flatten(0, 1).index_select(0, indices - 1)
             targets = labels[rows, ends].to(chosen.device)
             items = max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch
             loss = summed_loss(chosen, self.lm_head, targets) / items

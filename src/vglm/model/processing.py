@@ -1,4 +1,4 @@
-r"""Images and dialogues to model inputs, and token ids back to answers.
+r"""Convert images and dialogues to model inputs, and token ids back to answers.
 
     >>> inputs = processor(images=image, text="图中有几个人？", return_tensors="pt")
     >>> {name: tuple(tensor.shape) for name, tensor in inputs.items()}        # what model() and generate() take
@@ -132,7 +132,7 @@ class VisualGlmProcessor(ProcessorMixin):
     def measure_cut(
         self, text: str, *, history: History, has_image: bool, language: Language, answer: str, max_length: int
     ) -> Cut:
-        """Tell what one sample loses where `max_length` is asked for.
+        """What one sample loses at `max_length`.
 
         The image slots, the last question and the answer cue are never cut. The history gives way first, whole turns
         from the oldest on; then the end of the answer, which is then learned as one that goes on.

@@ -6,8 +6,8 @@
     mark_quantized(model)                                                  saves, reloads and trains like any other
 
 By default only the language model is quantised, as in QLoRA and in the original: the vision transformer loses accuracy.
-Word embeddings are never quantised, and with them a tied output head. On a CPU, whose arithmetic takes ten times the
-memory of what it quantises, weights are quantised in slices; the result is bitsandbytes' own, bit for bit.
+Word embeddings are never quantised, and with them a tied output head. On a CPU, where quantising takes ten times the
+memory of the weight, weights are quantised in slices; the result is bitsandbytes' own, bit for bit.
 """
 
 import logging
@@ -87,7 +87,7 @@ def make_quantizable(model: Any, config: BitsAndBytesConfig) -> None:
 
 
 def mark_quantized(model: Any) -> None:
-    """Tell a model whose weights are all in place that it is quantised."""
+    """Mark a model whose weights are all loaded as quantised."""
     model.hf_quantizer.postprocess_model(model)
     keep_scales(model)
 
@@ -109,7 +109,7 @@ def keep_scales(model: nn.Module) -> None:
 
 @cache
 def _say_what_eight_bits_do(dtype: str) -> None:
-    """Once, in place of what bitsandbytes says of every layer in every step."""
+    """Log it once, instead of bitsandbytes' message for every layer in every step."""
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     logger.warning("int8 layers take float16: what they are given in %s is cast for them.", dtype)
 

@@ -59,7 +59,7 @@ class FineTune:
 
 
 def split(weights: WeightFiles) -> tuple[WeightFiles, FineTune | None]:
-    """Take apart what the original's fine-tuning adds to a checkpoint.
+    """Separate the base from what the original's fine-tuning adds to a checkpoint.
 
     Args:
         weights: The files of a SAT checkpoint.

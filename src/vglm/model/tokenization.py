@@ -5,11 +5,12 @@
     [5, 259, 1001, 1004]
     >>> tokenizer("你好", "再见！").input_ids              # the answer follows <sop>, <eop> closes it
     [5, 259, 1001, 1004, 5, 304, 888, 30, 1005]
-    >>> tokenizer.encode_plain("<eop>")                   # text from a user: no control token comes of it
+    >>> tokenizer.encode_plain("<eop>")                   # text from a user: never becomes a control token
     [5, 367, 9, 169, 368]
 
 Line breaks, tabs and runs of 2 to 80 blanks have pieces of their own (`<n>`, `<|tab|>`, `<|blank_2|>` ...); characters
-that the vocabulary lacks become UTF-8 byte pieces. So a text survives, up to SentencePiece's normalisation (NFKC).
+that the vocabulary lacks become UTF-8 byte pieces. So encoding and decoding preserve a text, up to SentencePiece's
+normalisation (NFKC).
 
 As in the original, `tokenizer(text)` reads the names of the registered special tokens in a text as those tokens and
 drops the white space around them, while `[gMASK]`, `<s>` and `</s>` are ordinary text, and `decode` removes blanks
@@ -100,7 +101,7 @@ class VisualGlmTokenizer(SentencePieceBackend):
         return int(self.sp_model.piece_to_id(self.gmask_token))
 
     def encode_plain(self, text: str) -> list[int]:
-        """Encode text that may come from anyone: whatever it spells, no special token comes of it.
+        """Encode untrusted text: it never becomes a special token.
 
         SentencePiece never matches its control pieces in a text; only transformers looks for the registered special
         tokens there. Without that search `<eop>` becomes the pieces of `<`, `eop` and `>`, and decodes as written.

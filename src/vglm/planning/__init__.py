@@ -1,7 +1,7 @@
 """Predict the memory and the time of a recipe before anything loads (`vglm plan`).
 
 setting         what a recipe asks for: model, method, trainer and lengths of the data, read without weights
-rehearsal       a step on the meta device, every tensor of it booked
+rehearsal       a step on the meta device, with every tensor counted
 budget          the bytes of answering and of training, by what they are for
 machine         what this machine has
 schedule        steps and hours, from measured rates

@@ -1,4 +1,4 @@
-"""What answering and training take of memory, by what it is for; the model has shapes alone.
+"""The memory that answering and training take, by purpose; the model has shapes only.
 
     model = shape_model(config, torch.bfloat16, "nf4")              no weights are read, and none are made
     weights = bytes_of_weights(model)                               {"vision": 1971904512, ...}, scales included
@@ -7,16 +7,18 @@
 
 Weights, adapter, gradients and the optimizer's states are exact: the real modules, peft's own layers and the real
 optimizers make them, on the meta device. Activations, logits and working memory are counted operation by operation, see
-`vglm.planning.rehearsal`. What is not counted: memory that a kernel takes within itself, and what torch's allocator
-rounds up and keeps in reserve.
+`vglm.planning.rehearsal`. Not counted are the workspace of kernels, and what torch's allocator rounds up and keeps in
+reserve.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from peft import AdaLoraConfig, PeftConfig, PromptTuningConfig
+from peft import AdaLoraConfig, PeftConfig, PeftType, PromptTuningConfig
 from torch import Tensor, nn
 
 from vglm.model.configuration import VisualGlmConfig
@@ -30,7 +32,7 @@ from vglm.model.quantization import (
     quantization_config,
     quantized,
 )
-from vglm.planning.rehearsal import Rehearsal
+from vglm.planning.rehearsal import Course, Rehearsal
 from vglm.tuning.components import COMPONENTS, ComponentTuning
 from vglm.tuning.methods import CHANGES_BASE, Method, Tuned, attach
 
@@ -93,7 +95,7 @@ def set_dtype(config: VisualGlmConfig, dtype: torch.dtype) -> None:
 
 
 def _know_codes() -> None:
-    """Have bitsandbytes make its table of 8-bit numbers with values: it keeps the first one that it is asked for."""
+    """Make bitsandbytes build its table of 8-bit numbers with values: it keeps the first one that it is asked for."""
     from bitsandbytes import functional
 
     if "dynamic" not in functional.name2qmap:
@@ -125,7 +127,7 @@ def _tensors_of(parameter: Any) -> list[Tensor]:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Number of parameters of a base model by part, quantised ones by the shapes they stand for, tied ones once."""
+    """Number of parameters of a base model by part, quantised ones by their original shapes, tied ones once."""
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         state = getattr(parameter, "quant_state", None)
@@ -171,7 +173,8 @@ def optimizer_states(
         options: Likewise.
         method: The method, of which AdaLoRA keeps importances besides.
     """
-    trained = [nn.Parameter(torch.empty_like(parameter)) for parameter in model.parameters() if parameter.requires_grad]
+    alike = Counter((value.shape, value.dtype) for value in model.parameters() if value.requires_grad)
+    trained = [nn.Parameter(torch.empty(shape, dtype=dtype, device="meta")) for shape, dtype in alike]
     own = {name: value for name, value in options.items() if name not in ("fused", "foreach")}
     optimizer = optimizer_class(trained, **own)
     is_paged = bool(getattr(optimizer, "is_paged", False))
@@ -187,15 +190,16 @@ def optimizer_states(
             parameter.grad = torch.empty_like(parameter)
         optimizer.step()
     on_device = paged = 0
-    for state in optimizer.state.values():
+    for parameter, count in zip(trained, alike.values(), strict=True):
+        state = optimizer.state[parameter]
         tensors = [value for name, value in state.items() if isinstance(value, Tensor) and not name.startswith("qmap")]
         for tensor in tensors:
             if is_paged and tensor.numel() >= _PAGED_FROM:
-                paged += tensor.nbytes
+                paged += count * tensor.nbytes
             else:
-                on_device += tensor.nbytes
-    if isinstance(method, AdaLoraConfig):
-        on_device += _IMPORTANCES * sum(parameter.nbytes for parameter in trained)
+                on_device += count * tensor.nbytes
+        if isinstance(method, AdaLoraConfig):
+            on_device += count * _IMPORTANCES * parameter.nbytes
     return States(on_device, paged)
 
 
@@ -227,7 +231,7 @@ class Step:
             `keys and values`.
         peak: Bytes at the moment when most is held; not more than the sum of the parts.
         flops: Operations of matrix products.
-        operations: Kernels, one for each operation that is no view.
+        operations: Kernels, one for each operation that is not a view.
     """
 
     parts: dict[str, int] = field(default_factory=dict)
@@ -244,6 +248,7 @@ def rehearse_training(
     is_checkpointed: bool = False,
     keeps_gradients: bool = False,
     fused_attention: bool = True,
+    takes_all_layers: bool = False,
 ) -> Step:
     """Forward and backward pass of one batch.
 
@@ -254,29 +259,90 @@ def rehearse_training(
         is_checkpointed: Whether layers are computed again in the backward pass.
         keeps_gradients: Whether gradients of earlier batches are there already, as with accumulation.
         fused_attention: See `Rehearsal`.
+        takes_all_layers: Also where the language model's layers are alike, so that a few of them say all.
     """
     tuned.train()
-    base = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
+    base = _base_of(tuned)
     (base.activation_checkpointing_enable if is_checkpointed else base.activation_checkpointing_disable)()
-    trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
-    nbytes = sum(parameter.nbytes for parameter in trained) if keeps_gradients else 0
-    for parameter in trained:
-        parameter.grad = torch.empty_like(parameter) if keeps_gradients else None
-    with Rehearsal(base, batch, autocast=autocast, fused_attention=fused_attention) as rehearsal:
-        loss = tuned(**rehearsal.inputs, use_cache=False).loss
-        rehearsal.backward(loss)
-    del loss
-    gradients = sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None)
-    for parameter in trained:
-        parameter.grad = None
-    return Step(
-        {"gradients": gradients, **rehearsal.parts()}, rehearsal.peak() + nbytes, rehearsal.flops, rehearsal.operations
-    )
+
+    def rehearse() -> Course:
+        trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter) if keeps_gradients else None
+        with Rehearsal(base, batch, autocast=autocast, fused_attention=fused_attention) as rehearsal:
+            rehearsal.follow(base.model.language_model.layers)
+            loss = tuned(**rehearsal.inputs, use_cache=False).loss
+            rehearsal.backward(loss)
+        del loss
+        gradients = sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None)
+        for parameter in trained:
+            parameter.grad = None
+        return replace(rehearsal.course(), results=gradients)
+
+    course = rehearse() if takes_all_layers else _rehearsed_in_part(tuned, batch, rehearse)
+    trained = [parameter.nbytes for parameter in tuned.parameters() if parameter.requires_grad]
+    kept = sum(trained) if keeps_gradients else 0
+    parts = {"activations": course.activations, "logits": course.logits, "working memory": course.working}
+    return Step({"gradients": course.results, **parts}, course.peak + kept, course.flops, course.operations)
+
+
+_FEW = 3
+"""Layers of which one is neither the first nor the last."""
+
+
+def _rehearsed_in_part(tuned: Any, batch: Mapping[str, Tensor], rehearse: Callable[[], Course]) -> Course:
+    """A course with all layers of the language model; where they are alike, from those of a few of them."""
+    base = _base_of(tuned)
+    count = len(base.model.language_model.layers)
+    is_worth = count > 2 * _FEW + 1 and "pixel_values" not in batch  # or the vision parts would run twice
+    if not is_worth or _has_prefix(tuned) or not _are_alike(base.model.language_model.layers):
+        return rehearse()
+    courses = []
+    for number in (_FEW, _FEW + 1):
+        with _first_layers(base, number):
+            courses.append(rehearse())
+    return courses[0].extended(courses[1], count - _FEW)
+
+
+def _base_of(tuned: Any) -> Any:
+    return tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
+
+
+def _has_prefix(tuned: Any) -> bool:
+    """Whether keys and values of all layers come as one tensor."""
+    config = getattr(tuned, "active_peft_config", None)
+    return config is not None and config.peft_type is PeftType.PREFIX_TUNING
+
+
+def _are_alike(layers: nn.ModuleList) -> bool:
+    def form(layer: nn.Module) -> list[Any]:
+        parameters = layer.named_parameters()
+        return [repr(layer), *((name, value.shape, value.dtype, value.requires_grad) for name, value in parameters)]
+
+    first = form(layers[0])
+    return all(form(layer) == first for layer in layers[1:])
+
+
+@contextmanager
+def _first_layers(base: Any, count: int) -> Iterator[None]:
+    """Leave a language model its first layers alone for a while."""
+    model, config = base.model.language_model, base.config.text_config
+    layers = model.layers
+    model.layers, config.num_hidden_layers = layers[:count], count
+    try:
+        yield
+    finally:
+        model.layers, config.num_hidden_layers = layers, len(layers)
 
 
 @torch.no_grad()
 def rehearse_answering(
-    model: Any, batch: Mapping[str, Tensor], new_tokens: int, *, fused_attention: bool = True
+    model: Any,
+    batch: Mapping[str, Tensor],
+    new_tokens: int,
+    *,
+    fused_attention: bool = True,
+    takes_all_layers: bool = False,
 ) -> Step:
     """Reading a batch of prompts and writing answers of equal length.
 
@@ -285,26 +351,34 @@ def rehearse_answering(
         batch: Prompts, as the collator makes them without answers.
         new_tokens: Of each answer.
         fused_attention: Whether it is a GPU's, where attention is one kernel and room grows by doubling.
+        takes_all_layers: See `rehearse_training`.
     """
     model.eval()
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _base_of(model)
     batch = {**batch, "layout_ids": batch["input_ids"]}  # for virtual tokens, which take the place of the ids
-    with Rehearsal(base, batch, fused_attention=fused_attention) as rehearsal:
-        output = model(**rehearsal.inputs, use_cache=True, logits_to_keep=1)
-        keys_values = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
-    seen = output.past_key_values.get_seq_length()
-    del output
+    seen = 0
+
+    def rehearse() -> Course:
+        nonlocal seen
+        with Rehearsal(base, batch, fused_attention=fused_attention) as rehearsal:
+            rehearsal.follow(base.model.language_model.layers)
+            output = model(**rehearsal.inputs, use_cache=True, logits_to_keep=1)
+            keys_values = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+        seen = output.past_key_values.get_seq_length()
+        return replace(rehearsal.course(), results=keys_values)
+
+    course = rehearse() if takes_all_layers else _rehearsed_in_part(model, batch, rehearse)
+    keys_values, logits = course.results, course.logits
     rows, columns = len(batch["input_ids"]), seen
-    places = [rows * columns]
+    slots = [rows * columns]
     while columns < seen + new_tokens - 1:  # the last token is not read any more
         some, columns = room_for(rows, columns, on_gpu=fused_attention)  # where there is no room left, all moves
-        places.append(some * columns)
-    before, grown = (keys_values * position // places[0] for position in (0, *places)[-2:])
-    parts = rehearsal.parts()
-    working = max(rehearsal.peak() - keys_values - parts["logits"], 0)
-    peak = max(rehearsal.peak(), before + grown + parts["logits"])
-    parts = {"keys and values": grown, "logits": parts["logits"], "working memory": max(working, before)}
-    return Step(parts, peak, rehearsal.flops, rehearsal.operations)
+        slots.append(some * columns)
+    before, grown = (keys_values * position // slots[0] for position in (0, *slots)[-2:])
+    working = max(course.peak - keys_values - logits, 0)
+    peak = max(course.peak, before + grown + logits)
+    parts = {"keys and values": grown, "logits": logits, "working memory": max(working, before)}
+    return Step(parts, peak, course.flops, course.operations)
 
 
 @torch.no_grad()
@@ -320,4 +394,5 @@ def rehearse_encoding(model: Any, pictures: int, *, fused_attention: bool = True
     pixels = {"pixel_values": torch.empty(pictures, 3, side, side, dtype=torch.float32, device="meta")}
     with Rehearsal(model, pixels, fused_attention=fused_attention) as rehearsal:
         model.get_image_features(rehearsal.inputs["pixel_values"])
-    return Step({"working memory": rehearsal.peak()}, rehearsal.peak(), rehearsal.flops, rehearsal.operations)
+    peak = rehearsal.course().peak
+    return Step({"working memory": peak}, peak, rehearsal.flops, rehearsal.operations)

@@ -1,4 +1,4 @@
-"""`vglm plan`: its options, and what it prints. What it needs is imported when it runs."""
+"""`vglm plan`: its options and its output. Heavy modules are imported when it runs."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ def add_command(commands: Commands) -> None:
 
 
 def _take_settings_anywhere(parser: argparse.ArgumentParser) -> None:
-    """Have settings behind options read as those before them, which argparse by itself does not."""
+    """Accept settings after options too, which argparse does not by default."""
     parse: Any = parser.parse_known_args
 
     def parse_known_args(arguments: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:

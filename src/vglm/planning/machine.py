@@ -26,10 +26,10 @@ _LAYERS, _OPERATIONS = 100, 6  # of each: product, activation, activation's grad
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a plan is for.
+    """The machine that a plan is made for.
 
     Attributes:
-        name: For people.
+        name: For display.
         is_gpu: Whether memory is a GPU's.
         memory: Bytes of it that a run can have.
         is_here: Whether it is this machine.
@@ -55,7 +55,7 @@ def read_gpu(size: str) -> Machine:
     """A GPU of a size as it is written on the command line, `8GB` or `16GiB`.
 
     Raises:
-        ConfigError: It is no such size.
+        ConfigError: It is not such a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", size.strip().lower())
     if match is None or match[2] not in _UNITS or not float(match[1]):

@@ -55,7 +55,7 @@ def random_model(
 
     Args:
         config: The architecture; its types are set.
-        device: Where it is to lie.
+        device: Where to put it.
         dtype: Of what is not quantised.
         quantization: As in `load_pretrained`.
         quantization_parts: Likewise.
@@ -144,9 +144,9 @@ def measure(plan: Plan) -> Comparison:
         allocator = tuned.base_model.rankallocator
         averages = (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc)
         states += sum(tensor.nbytes for average in averages for tensor in average.values())
-    held_weights = sum(n for name, n in weights.items() if plan.stages[TRAINING][name])
+    weight_bytes = sum(n for name, n in weights.items() if plan.stages[TRAINING][name])
     adapter = sum(parameter.nbytes for parameter in tuned.parameters() if id(parameter) not in own)
-    before = held_weights + adapter + states
+    before = weight_bytes + adapter + states
     peak, seconds = _watch(step, device, before)
     stage = plan.stages[TRAINING]
     outside = ("CUDA context", "Python and libraries")
@@ -156,7 +156,7 @@ def measure(plan: Plan) -> Comparison:
         "peak": sum(size for name, size in stage.items() if name not in outside),
     }
     measured = {
-        "weights": held_weights,
+        "weights": weight_bytes,
         "adapter": adapter,
         "optimizer": states,
         "gradients": gradients,

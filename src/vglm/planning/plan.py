@@ -1,7 +1,8 @@
-"""A plan: what each stage of a run takes of memory, what it leaves on disk, and how long it is."""
+"""A plan: the memory, disk space and time that each stage of a run takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from peft import PeftModel
@@ -121,6 +122,44 @@ def _encoding(base: Any, setting: Setting, fused_attention: bool) -> Step:
     return _encodings[key]
 
 
+@dataclass(frozen=True)
+class _Form:
+    """All that the shapes of a model with its adapter depend on; many changes that a plan weighs leave them alone."""
+
+    key: tuple[Any, ...]
+    setting: Setting = field(compare=False)
+
+    @classmethod
+    def of(cls, setting: Setting) -> "_Form":
+        parts = tuple(setting.quantization_parts or ())
+        key = (setting.config.to_json_string(), setting.dtype, setting.quantization, parts, repr(setting.method))
+        return cls(key, setting)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model of shapes and what is counted of it: the base's bytes and numbers by part, the adapter's bytes."""
+
+    base: Any
+    tuned: Any
+    weights: dict[str, int]
+    parameters: dict[str, int]
+    largest_tensor: int
+    adapter: int
+
+
+@lru_cache(4)
+def _model_of(form: _Form) -> _Model:
+    setting = form.setting
+    base: Any = shape_model(setting.config, setting.dtype, setting.quantization, setting.quantization_parts)
+    weights, parameters = bytes_of_weights(base), count_parameters(base)
+    largest_tensor = max(parameter.numel() for parameter in base.parameters()) * setting.dtype.itemsize
+    own = {id(parameter) for parameter in base.parameters()}
+    tuned: Any = attach_shapes(base, setting.method)
+    adapter = sum(parameter.nbytes for parameter in tuned.parameters() if id(parameter) not in own)
+    return _Model(base, tuned, weights, parameters, largest_tensor, adapter)
+
+
 def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1) -> Plan:
     """Rehearse the stages of a run.
 
@@ -134,15 +173,11 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
         ConfigError: It cannot be: the method does not fit the model, or FSDP cannot divide it.
     """
     arguments = setting.arguments
-    base: Any = shape_model(setting.config, setting.dtype, setting.quantization, setting.quantization_parts)
-    weights, parameters = bytes_of_weights(base), count_parameters(base)
-    largest_tensor = max(parameter.numel() for parameter in base.parameters()) * setting.dtype.itemsize
     if setting.fsdp:
         _refuse_division(setting, processes)
-    own = {id(parameter) for parameter in base.parameters()}
-    tuned: Any = attach_shapes(base, setting.method)
+    model = _model_of(_Form.of(setting))
+    base, tuned, weights, adapter = model.base, model.tuned, model.weights, model.adapter
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
-    adapter = sum(parameter.nbytes for parameter in tuned.parameters() if id(parameter) not in own)
     try:
         optimizer = Trainer.get_optimizer_cls_and_kwargs(arguments, None)
     except (ImportError, ValueError) as error:
@@ -158,7 +193,6 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
         encoded = _encoding(base, setting, fused)
         stages[ENCODING] = _stage(weights, {"adapter": adapter}, encoded, around)
         if isinstance(tuned, PeftModel) and setting.is_from_checkpoint:
-            base.model.drop_vision()
             weights = {name: 0 if name in ("vision", "qformer") else n for name, n in weights.items()}
     step = rehearse_training(
         tuned,
@@ -183,10 +217,10 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
         setting,
         machine,
         processes,
-        parameters,
+        model.parameters,
         sum(parameter.numel() for parameter in trained),
         stages,
-        host=own_memory() + (largest_tensor if machine.is_gpu else sum(weights.values())),
+        host=own_memory() + (model.largest_tensor if machine.is_gpu else sum(weights.values())),
         paged=states.paged,
         disk=_disk(setting, schedule, trained_bytes, states, is_cached, tuned, adapter, weights),
         schedule=schedule,

@@ -1,18 +1,19 @@
-"""Run a step of a model on the meta device and count what it would take of memory and of arithmetic.
+"""Run a step of a model on the meta device and count the memory and the operations that it would take.
 
     with Rehearsal(model, batch, autocast=torch.bfloat16) as rehearsal:
         loss = model(**rehearsal.inputs, use_cache=False).loss
         rehearsal.backward(loss)
-    rehearsal.peak()                     470_207_488, and by what it is for:
-    rehearsal.parts()                    {"activations": 448_299_008, "logits": 21_928_704, "working memory": 0}
+    course = rehearsal.course()
+    course.peak                                              470_207_488, and by what it is for:
+    course.activations, course.logits, course.working        448_299_008, 21_928_704, 0
 
-Every tensor that an operation makes is booked when its memory comes into being and taken off the books when the last
-reference to it goes, as an allocator would; nothing is computed and no memory is taken. So the count follows the
-modules that run, whatever they are: adapters, checkpointing, another loss. Small whole numbers (token ids, masks,
-lengths) are computed for real beside it, since shapes depend on them.
+Every tensor is counted from its allocation until its last reference is gone, as by an allocator; nothing is computed
+and no memory is allocated. So the count follows the modules that run: adapters, checkpointing, another loss. A few of
+many equal layers are enough, see `Course.extended`. Small integer tensors (token ids, masks, lengths) are really
+computed, since shapes depend on them.
 
-What a GPU does and the meta device does not is put in its place: attention in one kernel, which keeps no weights, and
-autocast.
+What a GPU does differently from the meta device is emulated: attention in one kernel, which stores no attention
+weights, and autocast.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +46,10 @@ _INDEXED = (_aten.index, _aten.index_put, _aten.index_put_, _aten._unsafe_index_
 _FREE = (_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided)
 
 
+_Mark = tuple[int, tuple[str, ...]]
+"""When a phase begins, and its names."""
+
+
 @dataclass(slots=True)
 class _Piece:
     """A piece of memory: its bytes, whether its rows have the vocabulary's length, when it was taken and given back."""
@@ -54,6 +59,88 @@ class _Piece:
     is_logits: bool
     born: int
     died: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a rehearsal found.
+
+    Attributes:
+        flops: Operations of matrix products.
+        operations: Operations that are no views.
+        activations: Bytes that the forward pass left to the backward pass.
+        logits: Bytes of all with rows of the vocabulary's length, at their most.
+        phases: By name, in the order of their beginnings: bytes at the moment when most was held, and what of them was
+            neither of these nor stayed.
+        results: Bytes of what the step is for, such as gradients.
+    """
+
+    flops: int
+    operations: int
+    activations: int
+    logits: int
+    phases: dict[str, tuple[int, int]]
+    results: int = 0
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the moment when most was held."""
+        return max(self.phases.values(), key=_first)[0]
+
+    @property
+    def working(self) -> int:
+        """What else was held then."""
+        return max(self.phases.values(), key=_first)[1]
+
+    def extended(self, more: "Course", layers: int) -> "Course":
+        """The course of a model of more layers.
+
+        With each equal layer all sums grow by the same, and so does what is held at a given moment of a phase. Between
+        the second and the last but one layer it rises or falls evenly, so that no phase between them has the most.
+
+        Args:
+            more: The course with one layer more.
+            layers: How many more than in this one.
+        """
+
+        def at(few: int, one_more: int) -> int:
+            return few + layers * (one_more - few)
+
+        return Course(
+            at(self.flops, more.flops),
+            at(self.operations, more.operations),
+            at(self.activations, more.activations),
+            at(self.logits, more.logits),
+            {
+                name: (at(most, more.phases[name][0]), at(working, more.phases[name][1]))
+                for name, (most, working) in self.phases.items()
+            },
+            at(self.results, more.results),
+        )
+
+
+def _first(pair: tuple[int, int]) -> int:
+    return pair[0]
+
+
+def _most_by_phase(
+    pieces: Iterable[_Piece], marks: Sequence[tuple[int, tuple[str, ...]]]
+) -> dict[str, tuple[int, int]]:
+    """The most bytes of some pieces in each phase, and when that was first; phases of one name are one."""
+    changes: list[tuple[float, int]] = [(piece.born, piece.size) for piece in pieces]
+    changes += [(piece.died, -piece.size) for piece in pieces if piece.died < float("inf")]
+    changes.sort()
+    current, position, phases = 0, 0, dict[str, tuple[int, int]]()
+    ends = (*(begin for begin, _ in marks[1:]), float("inf"))
+    for (begin, names), end in zip(marks, ends, strict=True):
+        most, moment = current, begin
+        while position < len(changes) and changes[position][0] <= end:
+            current += changes[position][1]
+            if current > most:
+                most, moment = current, int(changes[position][0])
+            position += 1
+        phases |= {name: max(phases.get(name, (0, 0)), (most, moment), key=_first) for name in names}
+    return phases
 
 
 class Rehearsal(TorchDispatchMode):
@@ -68,7 +155,7 @@ class Rehearsal(TorchDispatchMode):
     Attributes:
         inputs: The batch on the meta device.
         flops: Operations of matrix products so far: two for each multiplication with its addition.
-        operations: Operations so far that are no views: a GPU launches a kernel for each, or more.
+        operations: Operations so far that are not views: a GPU launches a kernel for each, or more.
     """
 
     def __init__(
@@ -88,6 +175,8 @@ class Rehearsal(TorchDispatchMode):
         self._pieces: list[_Piece] = []
         self._live: dict[int, _Piece] = {}
         self._backward_began: float = float("inf")
+        self._marks: list[_Mark] = [(0, ("begin",))]
+        self._hooks: list[Any] = []
 
     def __enter__(self) -> "Rehearsal":
         super().__enter__()
@@ -96,6 +185,8 @@ class Rehearsal(TorchDispatchMode):
 
     def __exit__(self, *error: Any) -> None:
         self._kernels.__exit__(*error)
+        for hook in self._hooks:
+            hook.remove()
         super().__exit__(*error)
 
     def backward(self, loss: Tensor) -> None:
@@ -106,46 +197,47 @@ class Rehearsal(TorchDispatchMode):
             (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
         )
 
-    def peak(self) -> int:
-        """Bytes at the moment when most was held."""
-        return self._most(self._pieces)
+    def follow(self, layers: nn.ModuleList) -> None:
+        """Tell phases apart by the first two and the last two of some layers, forward and backward."""
+        indices = {"first": 0, "second": 1, "last but one": len(layers) - 2, "last": len(layers) - 1}
+        for index in sorted(set(indices.values()) & set(range(len(layers)))):
+            names = tuple(name for name, of_name in indices.items() if of_name == index)
+            self._hooks += [
+                layers[index].register_forward_pre_hook(lambda *_, names=names: self._mark("before", names)),
+                layers[index].register_forward_hook(lambda *called, names=names: self._mark_output(called[-1], names)),
+            ]
 
-    def parts(self) -> dict[str, int]:
-        """Bytes by what they are for, each at its own most.
+    def _mark(self, where: str, names: tuple[str, ...], *, is_back: bool = False) -> None:
+        if is_back or self._backward_began == float("inf"):  # else checkpointing computes a layer again
+            self._marks.append((self._clock, tuple(f"{where} {name}" for name in names)))
 
-        Returns:
-            `activations`: what the forward pass left to the backward pass; `logits`: all with rows of the vocabulary's
-            length; `working memory`: what else was held when most was.
-        """
+    def _mark_output(self, output: Tensor, names: tuple[str, ...]) -> None:
+        self._mark("after", names)
+        if output.requires_grad and self._backward_began == float("inf"):
+            output.register_hook(lambda _: self._mark("back before", names, is_back=True))
+
+    def course(self) -> "Course":
+        """What was found."""
         logits = [piece for piece in self._pieces if piece.is_logits]
-        activations = [piece for piece in self._pieces if self._is_kept(piece) and not piece.is_logits]
-        moment = self._moment_of_most(self._pieces)[1]
+        kept = [piece for piece in self._pieces if self._is_kept(piece) and not piece.is_logits]
         others = [piece for piece in self._pieces if not piece.is_logits and not self._is_kept(piece)]
-        working = sum(other.size for other in others if other.born <= moment < other.died and other.died < float("inf"))
-        return {
-            "activations": sum(piece.size for piece in activations),
-            "logits": self._most(logits),
-            "working memory": working,
-        }
+
+        def working(moment: int) -> int:
+            return sum(piece.size for piece in others if piece.born <= moment < piece.died < float("inf"))
+
+        return Course(
+            flops=self.flops,
+            operations=self.operations,
+            activations=sum(piece.size for piece in kept),
+            logits=max(most for most, _ in _most_by_phase(logits, [(0, ("all",))]).values()),
+            phases={
+                name: (most, working(moment))
+                for name, (most, moment) in _most_by_phase(self._pieces, self._marks).items()
+            },
+        )
 
     def _is_kept(self, piece: _Piece) -> bool:
         return piece.born <= self._backward_began < piece.died
-
-    @classmethod
-    def _most(cls, pieces: Iterable[_Piece]) -> int:
-        return cls._moment_of_most(pieces)[0]
-
-    @staticmethod
-    def _moment_of_most(pieces: Iterable[_Piece]) -> tuple[int, float]:
-        """The most bytes of some pieces at one time, and when that was."""
-        changes: list[tuple[float, int]] = [(piece.born, piece.size) for piece in pieces]
-        changes += [(piece.died, -piece.size) for piece in pieces]
-        current, most, moment = 0, 0, 0.0
-        for time, change in sorted(changes):
-            current += change
-            if current > most:
-                most, moment = current, time
-        return most, moment
 
     # --- what every operation goes through ---------------------------------------------------------------------------
 
@@ -216,17 +308,19 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list
     if not is_known:
         return _run_on_shapes(func, args, kwargs, tensors)
     if func is _aten._local_scalar_dense.default:
-        return _known(args[0]).item()
+        return _values_of(args[0]).item()
     if func is _aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type == "cpu":
-        return func(*tree_map(_known, args), **kwargs)
+        return func(*tree_map(_values_of, args), **kwargs)
     try:
         result = func(*args, **kwargs)
     except (NotImplementedError, RuntimeError):  # a shape that depends on values
-        return tree_map(_on_meta_if_tensor, func(*tree_map(_known, args), **_on_cpu(kwargs)))
+        return tree_map(_on_meta_if_tensor, func(*tree_map(_values_of, args), **_on_cpu(kwargs)))
     made = _tensors_in((result,))
     is_small = all(tensor.numel() <= (_SMALL_FRACTIONS if tensor.is_floating_point() else _SMALL) for tensor in made)
     if is_small and made and made[0].is_meta:
-        for tensor, value in zip(made, _tensors_in((func(*tree_map(_known, args), **_on_cpu(kwargs)),)), strict=True):
+        for tensor, value in zip(
+            made, _tensors_in((func(*tree_map(_values_of, args), **_on_cpu(kwargs)),)), strict=True
+        ):
             tensor.values_known = value  # type: ignore[attr-defined]
     return result
 
@@ -238,7 +332,7 @@ _known_results: dict[Any, tuple[Any, ...]] = {}
 def _run_on_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
     """Run an operation on shapes, or repeat what came of it before."""
     if func.overloadpacket in _INDEXED:
-        args = (args[0], [place for arg in args[1] for place in _places(arg)], *args[2:])
+        args = (args[0], [index for arg in args[1] for index in _as_indices(arg)], *args[2:])
     if func.is_view or func._schema.is_mutable or len(func._schema.returns) != 1:
         return func(*args, **kwargs)
     key = (func, *map(_form, args), *((name, _form(kwarg)) for name, kwarg in kwargs.items()))
@@ -259,7 +353,7 @@ def _form(value: Any) -> Any:
     return tuple(map(_form, value)) if isinstance(value, list | tuple) else value
 
 
-def _known(value: Any) -> Any:
+def _values_of(value: Any) -> Any:
     return getattr(value, "values_known", value)
 
 
@@ -268,15 +362,15 @@ def _on_meta_if_tensor(value: Any) -> Any:
 
 
 def _on_cpu(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: tree_map(_known, value) for name, value in kwargs.items()}
+    values = {name: tree_map(_values_of, value) for name, value in kwargs.items()}
     return {**values, "device": torch.device("cpu")} if values.get("device") is not None else values
 
 
-def _places(index: Any) -> list[Any]:
+def _as_indices(index: Any) -> list[Any]:
     """A mask as the places where it is true, for operations that take one as an index."""
     if not isinstance(index, Tensor) or index.dtype != torch.bool:
         return [index]
-    return [_on_meta(places) for places in _known(index).nonzero(as_tuple=True)]
+    return [_on_meta(indices) for indices in _values_of(index).nonzero(as_tuple=True)]
 
 
 # --- what a GPU does otherwise ---------------------------------------------------------------------------------------

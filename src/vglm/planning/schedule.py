@@ -1,4 +1,4 @@
-"""How many steps, and how long: operations from the rehearsal, rates from measurements.
+"""The number of steps and their time: operations from the rehearsal, rates from measurements.
 
 An H100 was measured on 2026-11-26 (7.8B, random weights, torch 2.11, transformers 5.23): LoRA, 8 x 512 tokens with
 cached pictures, 0.349 s a step, and the same with checkpointing at 24% of the ceiling of 767 TFLOP/s. By the operations

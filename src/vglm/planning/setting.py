@@ -212,7 +212,7 @@ class Row:
 
 @dataclass
 class _NoFeatures:
-    """Stands for the features of pictures, of which the shape is all that counts."""
+    """Replaces the features of pictures, of which only the shape matters."""
 
     config: VisualGlmConfig
     dtype: torch.dtype
@@ -229,11 +229,11 @@ def _choose(samples: Sequence[Sample]) -> list[Sample]:
     count = len(samples)
     if count <= _MEASURED_SAMPLES:
         return [samples[index] for index in range(count)]
-    places = {index * count // _MEASURED_SAMPLES for index in range(_MEASURED_SAMPLES)}
+    chosen = {index * count // _MEASURED_SAMPLES for index in range(_MEASURED_SAMPLES)}
     if count <= _SCANNED_SAMPLES and isinstance(samples, list):
         sizes = [sum(len(turn.question) + len(turn.answer) for turn in sample.turns) for sample in samples]
-        places |= set(sorted(range(count), key=lambda place: -sizes[place])[:_LONGEST])
-    return [samples[place] for place in sorted(places)]
+        chosen |= set(sorted(range(count), key=lambda index: -sizes[index])[:_LONGEST])
+    return [samples[index] for index in sorted(chosen)]
 
 
 def _assumed_batch(config: VisualGlmConfig, assumed: Assumed, batch_size: int, with_answers: bool) -> dict[str, Tensor]:
@@ -398,7 +398,7 @@ def _read_model(model: Mapping[str, Any]) -> tuple[VisualGlmConfig, str, VisualG
 
 
 def _folder(path_or_id: str) -> Path | None:
-    """Where a model lies; None for the released one where it was not fetched."""
+    """The folder of a model; None for the released one if it was not downloaded."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder

@@ -1,4 +1,4 @@
-"""Changes that make a run fit, the cheapest first; the figures of each come from a plan of its own."""
+"""Changes that make a run fit, the cheapest first; each is planned to get its figures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Change:
 
     Attributes:
         overrides: As on the command line.
-        cost: What it costs besides memory, for people.
+        cost: What it costs besides memory, as a text for users.
     """
 
     overrides: tuple[str, ...]
@@ -90,7 +90,7 @@ def _relaxed(
     low, high = 0, len(sizes) - 1  # the last one fits
     while low < high:
         middle = (low + high) // 2
-        changes = [sizes[middle] if place == number else stages[-1] for place, stages in enumerate(taken)]
+        changes = [sizes[middle] if index == number else stages[-1] for index, stages in enumerate(taken)]
         now = _combined(changes, again)
         if now.plan.fits:
             best, high = now, middle

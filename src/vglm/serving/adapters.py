@@ -1,16 +1,16 @@
-"""Several adapters beside one base model, each switched in and out quickly; the base stays unchanged.
+"""Several adapters on one base model, each switched in and out quickly; the base stays unchanged.
 
     shelf = AdapterShelf(model)
     shelf.add("xray", Path("outputs/xray/lora/<time>/adapter"))
     with shelf.using("xray") as tuned: tuned(**inputs)
     with shelf.using(BASE) as base: base(**inputs)           bit for bit what a freshly loaded base computes
 
-peft puts an adapter on a model by replacing some of its modules with wrappers around them. Here each adapter is put on
-the untouched base, its wrappers are taken off again and kept, and using the adapter means hanging them into their
-places. So adapters of any kinds go together, none can leave a trace in another, and the base's weights exist once.
+peft puts an adapter on a model by replacing some of its modules with wrappers around them. Here each adapter is
+attached to the unchanged base, and its wrappers are removed again and kept; using the adapter means inserting them. So
+adapters of different kinds can be combined without side effects, and the base's weights exist once.
 
-peft also marks the base's parameters as frozen, and PyTorch picks another kernel for frozen ones, which rounds
-otherwise. So the marks are part of what is switched.
+peft also freezes the base's parameters, and PyTorch picks another kernel for frozen parameters, which rounds
+differently. So `requires_grad` is switched too.
 """
 
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class _Shelved:
-    """An adapter that was taken off.
+    """An adapter that is not in use.
 
     Attributes:
         model: What to call for the first step: a `PeftModel`, which brings virtual tokens, or the base itself.
-        wrappers: Module of the base, by name -> what stands in its place.
+        wrappers: Name of a module of the base -> the wrapper that replaces it.
         folder: Where the adapter came from.
     """
 
@@ -101,7 +101,7 @@ class AdapterShelf:
 
     @contextmanager
     def using(self, name: str) -> Iterator[Any]:
-        """Put an adapter on, or take all off.
+        """Use an adapter, or the base without any.
 
         Args:
             name: One of `names`.
@@ -120,22 +120,22 @@ class AdapterShelf:
     def _activate(self, name: str) -> None:
         if name == self._active:
             return
-        for place in self._shelved[self._active].wrappers:
-            self._hang(place, self._originals[place])
-        for place, wrapper in self._shelved[name].wrappers.items():
-            self._hang(place, wrapper)
+        for path in self._shelved[self._active].wrappers:
+            self._hang(path, self._originals[path])
+        for path, wrapper in self._shelved[name].wrappers.items():
+            self._hang(path, wrapper)
         self._freeze(name != BASE)
         self._active = name
 
     def _take_off(self, before: dict[str, nn.Module]) -> dict[str, nn.Module]:
         """Restore the base; returns the outermost modules that had come into it."""
         wrappers: dict[str, nn.Module] = {}
-        for place, module in list(self.base.named_modules()):
-            if place in before and before[place] is not module:
-                wrappers[place] = module
-        for place in wrappers:
-            self._originals[place] = before[place]
-            self._hang(place, before[place])
+        for path, module in list(self.base.named_modules()):
+            if path in before and before[path] is not module:
+                wrappers[path] = module
+        for path in wrappers:
+            self._originals[path] = before[path]
+            self._hang(path, before[path])
         if hasattr(self.base, "peft_config"):
             del self.base.peft_config
         self._freeze(False)
@@ -145,6 +145,6 @@ class AdapterShelf:
         for parameter in self._unfrozen:
             parameter.requires_grad_(not is_frozen)
 
-    def _hang(self, place: str, module: nn.Module) -> None:
-        parent, _, name = place.rpartition(".")
+    def _hang(self, path: str, module: nn.Module) -> None:
+        parent, _, name = path.rpartition(".")
         setattr(self.base.get_submodule(parent), name, module)

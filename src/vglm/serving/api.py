@@ -1,11 +1,11 @@
-"""The engine behind HTTP: the original's own contract, the OpenAI chat interface, and what an operator looks at.
+"""The HTTP API of the engine: the original's contract, the OpenAI chat interface, health checks and metrics.
 
     POST /                      as the original's API: one question, one answer
     POST /v1/chat/completions   as OpenAI's, streaming or not; GET /v1/models names base and adapters
     GET  /healthz, /readyz      whether the process lives, whether it answers
     GET  /metrics               for Prometheus
 
-Nothing of a request is written to disk or to a log. A client that goes away ends its answer.
+No part of a request is written to disk or to a log. When a client disconnects, its answer is cancelled.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ BODY_SECONDS = 60.0
 """How long a client may take to send a request."""
 
 RETRY_SECONDS = 2
-_PIECE = "<piece>"  # stands for a piece of text in an event
+_PIECE = "<piece>"  # placeholder of a piece of text in an event
 _DECODERS = 4  # pictures that are decoded at once
 
 
@@ -286,7 +286,7 @@ class _Service:
 
 
 async def _left(request: Request) -> None:
-    """Return when the client has gone away."""
+    """Return when the client has disconnected."""
     while not await request.is_disconnected():
         await asyncio.sleep(0.1)
 
@@ -319,8 +319,8 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        place = ".".join(str(part)[:40] for part in first["loc"] if part != "body") or "body"
-        return JSONResponse(_described(f"{place}: {first['msg']}"[:300], "invalid_request_error", place), 422)
+        location = ".".join(str(part)[:40] for part in first["loc"] if part != "body") or "body"
+        return JSONResponse(_described(f"{location}: {first['msg']}"[:300], "invalid_request_error", location), 422)
     if isinstance(error, HTTPException):
         return JSONResponse(_described(str(error.detail), "invalid_request_error"), error.status_code, error.headers)
     if isinstance(error, _Gone):
@@ -338,7 +338,7 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 
 
 class _Gate:
-    """Asks for the key before anything of a request is parsed, and does not wait for it for ever."""
+    """Checks the key before a request is parsed, with a timeout."""
 
     def __init__(self, app: ASGIApp, key_hashes: Sequence[str], page: str | None) -> None:
         self.app, self.key_hashes, self.page = app, key_hashes, page
@@ -382,7 +382,7 @@ class _Gate:
 
 
 class _EngineMetrics:
-    """What the engine says of itself, read when Prometheus asks."""
+    """The engine's metrics, read when Prometheus scrapes them."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

@@ -1,11 +1,10 @@
-"""`vglm chat`: a dialogue in the terminal, about a picture or about nothing but text.
+"""`vglm chat`: a dialogue in the terminal, about a picture or text only.
 
     请输入图像路径或URL（回车进入纯文本对话）： cat.png
     VisualGLM-6B：一只猫。
-    用户：它是什么颜色的？                     clear begins anew, stop ends; /help names the other commands
+    用户：它是什么颜色的？                     clear starts over, stop ends; /help lists the other commands
 
-Typed lines go through prompt-toolkit, which brings editing and history; what comes through a pipe is answered line by
-line.
+Typed lines go through prompt-toolkit, which provides editing and history; input from a pipe is answered line by line.
 """
 
 import asyncio
@@ -85,12 +84,12 @@ class Dialogue:
         }
 
     def keep(self, text: str, answers: dict[str, Answer]) -> None:
-        """Remember a turn."""
+        """Store a turn."""
         for arm, answer in answers.items():
             self.histories.setdefault(arm, []).append((text, answer.text))
 
     def choose(self, command: str, name: str = "") -> None:
-        """Change who answers.
+        """Change which model answers.
 
         Args:
             command: `adapter`, `before`, `after` or `both`.
@@ -120,23 +119,24 @@ class Dialogue:
         }
 
 
-def open_picture(place: str) -> Image.Image:
+def open_picture(address: str) -> Image.Image:
     """A picture from a path or a web address.
 
     Raises:
-        DataError: It cannot be had, or is no picture.
+        DataError: It cannot be read, or is not a picture.
     """
     limits = Limits(pixels=100_000_000, body_bytes=200 * 2**20)
-    if place.lower().startswith(("http://", "https://")):
+    if address.lower().startswith(("http://", "https://")):
         return read_picture(
-            asyncio.run(fetch_picture(place, max_bytes=limits.body_bytes, timeout_seconds=30, is_trusted=True)), limits
+            asyncio.run(fetch_picture(address, max_bytes=limits.body_bytes, timeout_seconds=30, is_trusted=True)),
+            limits,
         )
     from vglm.data.images import open_image
 
     try:
-        return open_image(_path(place))
+        return open_image(_path(address))
     except ValueError as error:
-        raise DataError(f"{place!r} is no path of a picture: {error}.") from error
+        raise DataError(f"{address!r} is no path of a picture: {error}.") from error
 
 
 class Terminal:
@@ -182,16 +182,16 @@ class Terminal:
             except (EOFError, _Stop):
                 return
 
-    def _begin(self, place: str) -> bool:
+    def _begin(self, text: str) -> bool:
         """Start a dialogue; whether it was. Commands are understood here too."""
-        if place in ("stop", "clear") or (place.startswith("/") and _split(place[1:])[0] in COMMANDS):
-            return self.take(place) and self.dialogue.image is not None
+        if text in ("stop", "clear") or (text.startswith("/") and _split(text[1:])[0] in COMMANDS):
+            return self.take(text) and self.dialogue.image is not None
         try:
-            self.dialogue.begin(place.strip("'\"") or None)
+            self.dialogue.begin(text.strip("'\"") or None)
         except WorkbenchError as error:
             self._print(f"error: {message_of(error)}")
             return False
-        if place:
+        if text:
             self.answer(self.first_question)
         return True
 
@@ -262,7 +262,7 @@ class _Stop(Exception):
 
 @contextmanager
 def _stoppable(answers: Iterable[Answer]) -> Iterator[None]:
-    """Let Ctrl-C end these answers rather than the program; none of them goes on afterwards."""
+    """Let Ctrl-C cancel these answers rather than the program; none of them continues afterwards."""
 
     def stop(*_: object) -> None:
         for answer in answers:
@@ -296,7 +296,7 @@ def describe(question: str, image: str | None, adapter: str, answer: Answer) -> 
 
 
 def line_reader() -> Callable[[str], str]:
-    """What reads a typed line, with editing and history; plain lines where nobody types."""
+    """What reads a typed line, with editing and history; plain lines where the input is not a terminal."""
     if not sys.stdin.isatty():
         return _read_plain
     from prompt_toolkit import PromptSession
@@ -317,8 +317,8 @@ def _read_plain(_: str) -> str:
     return line
 
 
-def _path(place: str) -> Path:
-    return Path(os.path.expanduser(place))  # Path.expanduser fails where there is no such user
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # Path.expanduser fails where there is no such user
 
 
 def _split(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commands of the serving half: `vglm chat`, `api`, `web`, `demo` and `rate`.
+"""The serving commands: `vglm chat`, `api`, `web`, `demo` and `rate`.
 
 What they need is imported when they run.
 """
@@ -383,7 +383,7 @@ def _make_page(parsed: argparse.Namespace, engine: Any, api: Any, folder: Path) 
 
 
 def _import_server(has_page: bool = False) -> None:
-    """Refuse to go on where a package is missing."""
+    """Raise an error where a package is missing."""
     for name in (
         "uvicorn",
         "fastapi",

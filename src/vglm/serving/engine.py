@@ -6,9 +6,9 @@
     answer.text, answer.finish_reason                    ("肺野清晰。", "stop")
     answer.cancel()
 
-A thread of its own owns the model. Questions to the same adapter grow together in one batch; rows end, are cancelled
-and are joined by others between any two steps. Batches of different adapters take turns, a step each, so that base and
-tuned model answer side by side.
+A dedicated thread owns the model. Questions to the same adapter share one batch; rows finish, are cancelled and join
+between two steps. Batches of different adapters alternate step by step, so that base and tuned model answer at the same
+time.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ class Answer:
         self._listeners: list[Callable[[], None]] = []
 
     def cancel(self) -> None:
-        """Ask for no more of it; it ends before its next token."""
+        """Cancel it; it ends before its next token."""
         self.is_cancelled = True
 
     def wait(self, timeout_seconds: float | None = None) -> "Answer":
@@ -120,7 +120,7 @@ class Answer:
                 yield piece
 
     def _after(self, shown: int) -> tuple[str, bool]:
-        """What came beyond so many characters, and whether that is all."""
+        """The text after the given number of characters, and whether the answer is complete."""
         is_done = self.finish_reason is not None  # read first: the text is whole by then
         return self.text[shown:], is_done
 
@@ -166,10 +166,10 @@ async def pieces_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, str |
 
     def notify() -> None:
         if not news.is_set():
-            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            with suppress(RuntimeError):  # the loop is closed: the reader is gone
                 loop.call_soon_threadsafe(news.set)
 
-    shown = dict.fromkeys(range(len(answers)), 0)  # of those that go on
+    shown = dict.fromkeys(range(len(answers)), 0)  # of unfinished rows
     for answer in answers:
         answer._listeners.append(notify)
     try:
@@ -429,7 +429,7 @@ class Engine:
         self._decoder.drop(name)
 
     def _advance(self, name: str) -> None:
-        """Choose each row's next token; those that go on take it in."""
+        """Choose each row's next token; unfinished rows take it as input."""
         rows = self._rows[name]
         tokens = self._choose(rows, self._decoder.logits(name))
         going = [index for index, token in enumerate(tokens) if token is not None]

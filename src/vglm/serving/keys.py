@@ -1,4 +1,4 @@
-"""Keys that clients of the API show, kept as hashes.
+"""API keys of clients, stored as hashes.
 
 key = add_key(Path("keys.txt"))                      printed once; the file keeps its SHA-256
 is_known("Bearer sk-vglm-…", read_keys(Path("keys.txt")))
@@ -19,7 +19,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 def new_key() -> tuple[str, str]:
     """A random key, and its hash."""
-    key = f"sk-vglm-{secrets.token_urlsafe(32)}"  # long and random, so a plain hash cannot be turned back
+    key = f"sk-vglm-{secrets.token_urlsafe(32)}"  # long and random, so a plain hash cannot be inverted
     return key, _hash(key)
 
 
@@ -39,7 +39,7 @@ def read_keys(path: Path) -> list[str]:
     """The hashes of a file, one a line; lines that begin with # are comments.
 
     Raises:
-        ConfigError: The file cannot be read, or a line is no hash.
+        ConfigError: The file cannot be read, or a line is not a hash.
     """
     text = read_text(path, error=ConfigError, advice="Make one with vglm api --new-key.", limit=2**20)
     lines = [line.strip() for line in text.splitlines()]

@@ -1,10 +1,10 @@
-"""Listening to strangers: how long and how large the head of a request may be, and by which names a server is reached.
+"""Limits for untrusted clients: time and size of a request's head, and the host names a server accepts.
 
     uvicorn.Config(LocalHosts(app), http=PatientProtocol, ws="none")
 
-uvicorn waits for the head of a request for ever and, with httptools, takes in as much of it as is sent. A page of
-another site reaches a server on this machine under a name of its own if that name leads to 127.0.0.1 when it is asked a
-second time (DNS rebinding); the header Host then still has the name.
+uvicorn waits for the head of a request without a timeout and, with httptools, without a size limit. With DNS rebinding,
+a page of another site can reach a server on this machine: its host name resolves to 127.0.0.1 the second time. The
+header Host then still has that name.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._head += 0 if is_body else len(data)
         if self._head > HEAD_BYTES:
             self.transport.close()
-        elif before is None or before.response_complete:  # also what comes of a body that was refused
+        elif before is None or before.response_complete:  # also after a body that was refused
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -109,10 +109,10 @@ def name_adapter(text: str) -> tuple[str, Path]:
     Raises:
         AdapterError: There is no adapter.
     """
-    name, equals, place = text.partition("=")
+    name, equals, location = text.partition("=")
     if not equals or not _NAME.fullmatch(name):
-        name, place = "", text
-    folder = Run.latest(Path("outputs")).folder if place == "latest" else Path(place)
+        name, location = "", text
+    folder = Run.latest(Path("outputs")).folder if location == "latest" else Path(location)
     run = folder if (folder / "adapter").is_dir() else None
     adapter = folder if run is None else folder / "adapter"
     if not (adapter / "adapter_config.json").is_file():

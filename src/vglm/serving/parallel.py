@@ -1,10 +1,10 @@
 """One model in several processes, each with a part of every layer of the language model: tensor parallelism.
 
-    torchrun --nproc_per_node 2 -m vglm chat --tensor-parallel          in place of the original's cli_demo_mp.py
+    torchrun --nproc_per_node 2 -m vglm chat --tensor-parallel          replaces the original's cli_demo_mp.py
 
-The first process has the engine and talks to people. What it does to its batches it sends to the others, which do the
-same with their parts of the weights; transformers adds up what the parts give. Nothing but the language model's linear
-layers is divided: each process holds the vision parts and the embeddings whole.
+The first process has the engine and serves the users. It broadcasts its batch operations to the others, which run them
+on their shards of the weights; transformers sums the partial results. Only the language model's linear layers are
+divided: each process holds the vision parts and the embeddings whole.
 """
 
 import os

@@ -191,10 +191,10 @@ def make_rating_app(study: Study, *, language: Language, rater: str | None = Non
     @app.get("/sample")
     def sample(rater: str = Query(), position: int | None = None) -> dict[str, Any]:
         check_rater(rater)
-        place = study.next_position(rater) if position is None else position
+        index = study.next_position(rater) if position is None else position
         done = len(study.ratings.get(rater, {}))
-        head = {"done": done, "total": len(study.contests), "position": place}
-        return head if place == len(study.contests) else {**head, **_shown(study, rater, place, by_finding)}
+        head = {"done": done, "total": len(study.contests), "position": index}
+        return head if index == len(study.contests) else {**head, **_shown(study, rater, index, by_finding)}
 
     @app.get("/picture/{position}")
     def picture(position: int) -> Response:

@@ -2,8 +2,8 @@
 
     content = await fetch_picture("https://example.org/cat.jpg", max_bytes=20_000_000, timeout_seconds=10)
 
-A name is resolved once, every address it has must be a public one, and the connection goes to the address that was
-checked, so that a name which answers differently the second time leads nowhere else. Redirects are checked anew.
+A name is resolved once, all its addresses must be public, and the connection goes to a checked address. So a name that
+resolves differently the second time cannot lead elsewhere. Redirects are checked again.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ async def fetch_picture(url: str, *, max_bytes: int, timeout_seconds: float, is_
 
 
 async def _get(url: str, max_bytes: int, is_trusted: bool) -> tuple[bytes, str | None]:
-    """The content, or where the answer leads."""
+    """The content, or the target of a redirect."""
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or parts.username or parts.password:
         raise DataError("an image's address must be http:// or https:// with a host and without a user.")

@@ -5,8 +5,7 @@ r"""The schemas of requests, their validation, and the questions made of them.
                                     {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}},
                                     {"type": "text", "text": "Describe the image."}]}], "stream": true}
 
-Whatever is not supported is refused by its name. A picture is a data URL, or base64; a path of this machine is never
-opened.
+An unsupported field is refused by its name. A picture is a data URL, or base64; a path on this machine is never opened.
 
 Source: the original's contract is that of THUDM/VisualGLM-6B:api.py, api_hf.py and README.md.
 """

@@ -1,4 +1,4 @@
-"""The samples of a saved evaluation as a page shows them: with the picture as the model saw it, where it can be had."""
+"""The samples of a saved evaluation as a page shows them: with the picture as the model saw it, if it is available."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +15,7 @@ def picture_of(record: Prediction, folder: Path) -> tuple[Image.Image | None, bo
     """The picture of a sample.
 
     Args:
-        record: The sample. The path in it is believed only where its pixels have the hash that the record names.
+        record: The sample. The path in it is used only if its pixels have the hash in the record.
         folder: The evaluation folder, which holds a small copy.
 
     Returns:

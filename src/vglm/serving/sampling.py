@@ -4,10 +4,10 @@
     draw(samplers, logits)                               the next token id of each row, [17, 4159]
 
 The defaults are those of the original's demos, the order is transformers' own: repetition penalty, barred tokens, top
-k, temperature, top p. Rows with the same settings are drawn together, but no number of one depends on another's. Every
-row has a random generator of its own, and tokens share the line from 0 to 1 in the order of their ids. In company the
-last bits of logits differ; where tokens are ordered by logits, two that are nearly equal then change places, and with
-them the answer. In the order of ids such a difference moves the borders by as little as itself.
+k, temperature, top p. Rows with the same settings are drawn together, but independently of each other. Every row has
+its own random generator, and the cumulative probabilities are in the order of the token ids. In a batch the last bits
+of logits differ. If tokens were ordered by logits, two that are nearly equal could then swap, which changes the answer.
+In the order of ids such a difference moves the cumulative probabilities by no more than itself.
 
 Source: defaults and order of THUDM/VisualGLM-6B:cli_demo.py, model/chat.py and
 THUDM/SwissArmyTransformer:sat/generation/sampling_strategies/base_strategy.py. There the penalty divides negative
@@ -158,11 +158,11 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
     for index, sampler in enumerate(samplers):
         kinds.setdefault(sampler.kind, []).append(index)
     chosen = [0] * len(samplers)
-    for places in kinds.values():
-        alike = logits if len(kinds) == 1 else logits[torch.tensor(places, device=logits.device)]
+    for indices in kinds.values():
+        alike = logits if len(kinds) == 1 else logits[torch.tensor(indices, device=logits.device)]
         rows = alike.float()
-        for place, token in zip(places, _draw_alike([samplers[place] for place in places], rows), strict=True):
-            chosen[place] = token
+        for index, token in zip(indices, _draw_alike([samplers[row] for row in indices], rows), strict=True):
+            chosen[index] = token
     return chosen
 
 
@@ -188,9 +188,9 @@ def _draw_alike(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
         scores = TopPLogitsWarper(float(how.top_p))(ids, scores)
     shares = scores.softmax(-1).double().cumsum(-1).cpu()
     numbers = torch.tensor([sampler.random() for sampler in samplers], dtype=torch.float64)[:, None]
-    places = torch.searchsorted(shares, numbers * shares[:, -1:], right=True)
+    columns = torch.searchsorted(shares, numbers * shares[:, -1:], right=True)
     last = (shares < shares[:, -1:]).sum(-1, keepdim=True)
-    return ids.cpu().gather(1, places.minimum(last))[:, 0].tolist()
+    return ids.cpu().gather(1, columns.minimum(last))[:, 0].tolist()
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from vglm.errors import brief
 
 
 def share_when_started(server: Any, port: int) -> None:
-    """Print a public link once a server listens, or why there is none; the server goes on either way.
+    """Print a public link once a server listens, or why there is none; the server runs in both cases.
 
     Args:
         server: A `uvicorn.Server`.

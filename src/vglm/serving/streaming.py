@@ -1,4 +1,4 @@
-r"""Incremental detokenisation: the part of an answer's text that is final, and where a stop text ends it.
+r"""Incremental detokenisation: emit the part of an answer's text that is final, and stop at a stop text.
 
     text = GrowingText(processor, stop=["\n问："])
     for token in tokens:
@@ -85,9 +85,9 @@ class GrowingText:
                     return
 
     def _until_stop(self, text: str) -> str:
-        places = [place for stop in self.stop if (place := text.find(stop)) >= 0]
-        self.is_stopped = bool(places)
-        return text[: min(places)] if places else text
+        starts = [start for stop in self.stop if (start := text.find(stop)) >= 0]
+        self.is_stopped = bool(starts)
+        return text[: min(starts)] if starts else text
 
     def _settled(self, text: str) -> int:
         """How much of a text no later token can change, and no stop text can begin in."""

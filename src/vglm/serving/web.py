@@ -2,8 +2,8 @@
 
     app = mount_page(make_app(engine, settings), PageSettings(...), base_url="http://127.0.0.1:7860/v1")
 
-Gradio draws the page. It is to call nobody: no analytics, no fonts from elsewhere, no address that a visitor names. An
-upload lies in a folder of the page's own until the visitor opens another picture, leaves, or the server ends.
+Gradio renders the page. The page makes no external requests: no analytics, no external fonts, no address that a visitor
+enters. An upload is kept in a folder of the page until the visitor opens another picture, leaves, or the server ends.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ _SHOW_ANSWERS = """(...values) => {
   if (isSent) columns[0].scrollIntoView({behavior: "smooth"});
   return values;
 }"""
-"""On a phone the answers come below what is asked."""
+"""On a phone the answers are below the question."""
 
 Message = dict[str, Any]
 
@@ -76,7 +76,7 @@ def _path_of(_: gr.Image, payload: Any) -> str | None:
 
 
 # The file as it is: Gradio would turn it by its EXIF orientation, which the model does not. Of the class, for Gradio
-# makes the component anew for each visitor.
+# makes a new component for each visitor.
 gr.Image.preprocess = _path_of  # type: ignore[method-assign, assignment]
 
 
@@ -195,7 +195,7 @@ class _Page:
         self.uploads: dict[str, set[Path]] = defaultdict(set)
 
     def build(self) -> gr.Blocks:
-        """Lay the page out."""
+        """Build the layout of the page."""
         page: gr.Blocks = gr.Blocks(
             title=self.texts["title"],
             analytics_enabled=False,
@@ -325,7 +325,7 @@ class _Page:
         self.stop.click(None, cancels=submitted, **private)
 
         def anew(event: Any, act: Any, inputs: Any, outputs: list[Any]) -> None:
-            """First end the answers, for no answer goes on in a dialogue that is gone."""
+            """Cancel the answers first, since an answer cannot continue in a removed dialogue."""
             event(None, cancels=submitted, **private).then(act, inputs, outputs, **private)
 
         anew(self.image.upload, self.open_upload, [self.image], [self.image, self.problem, *fresh])
@@ -402,7 +402,7 @@ class _Page:
         return gr.update(visible=shown != "after"), gr.update(visible=shown != "before")
 
     def choose(self, adapter: str) -> tuple[Any, ...]:
-        """Choose the adapter; the dialogues begin anew."""
+        """Choose the adapter; the dialogues start over."""
         return f"### {self.texts['after']}\n{self._tuned(adapter)}", [], []
 
     async def answer(
@@ -452,7 +452,7 @@ class _Page:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def settle(self, typed: str, unanswered: str) -> tuple[Any, ...]:
-        """Take questions again; one that got no answer comes back, unless another one is being typed."""
+        """Accept questions again; a question without an answer is restored, unless another one is being typed."""
         return gr.update(interactive=True), unanswered if unanswered and not typed else gr.skip(), ""
 
     def _shown(self, columns: Sequence["_Column"]) -> tuple[Any, ...]:

@@ -1,10 +1,10 @@
 # ruff: noqa: E501 - long patterns stay on one line
 r"""What radiologists' reports call the 14 classes of CheXpert, in English and Chinese: the table of the labeller.
 
-Each finding has its English words, one a line, its Chinese ones, and what looks like either and is something else.
-`\w*` stands for the rest of a word, `(?:a|b)` for either, `?` for what may be missing. English words are whole words.
-Chinese words of published machine translations stand beside those of radiologists (巩固 and 合并 for consolidation,
-空隙疾病 for airspace disease, 渗出 for effusion), for both are found in data sets.
+Each finding has its English terms, one per line, its Chinese terms, and terms that look like them but mean something
+else. `\w*` matches the rest of a word, `(?:a|b)` either, `?` an optional part. English words are whole words. Chinese
+words of published machine translations are listed beside those of radiologists (巩固 and 合并 for consolidation, 空隙疾病 for
+airspace disease, 渗出 for effusion), for both are found in data sets.
 
 Scars, reticulation and interstitial markings are opacities, and sternal wires devices, as in CheXpert's own lists;
 unlike there, a granuloma is a lesion, and a calcified one too.

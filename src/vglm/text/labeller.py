@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - long patterns stay on one line
-"""What a chest radiograph's report says of the 14 classes of CheXpert, in English and Chinese, by rules.
+"""Label chest radiograph reports with the 14 classes of CheXpert, in English and Chinese, by rules.
 
 ```
 label_report("Heart size normal. Small left pleural effusion, possible pneumonia. No pneumothorax.")
@@ -8,16 +8,16 @@ label_report("心影增大，双肺未见实变，右侧胸腔积液可能。")
     {"Cardiomegaly": "positive", "Consolidation": "negative", "Pleural Effusion": "uncertain"}
 ```
 
-What names a finding stands in `finding_words`. This module says what a sentence claims of it. A sentence is cut into
-clauses at "but" and its like, a clause into the items between commas. A denial reaches forward to the end of its item,
-and over the items of a list ("no A, B or C", "没有异常，如A或B"), or back from the verb ("A has been removed", "A不明显").
-A denied change ("no change in the effusion") says that the thing is there. Of an organ it is the size that counts:
-"larger than normal" is large, "at the upper limits of normal" is uncertain.
+The terms of each finding are in `finding_words`. This module decides what a sentence claims about it. A sentence is
+split into clauses at "but" and similar words, a clause into the items between commas. A denial reaches forward to the
+end of its item, and over the items of a list ("no A, B or C", "没有异常，如A或B"), or back from the verb ("A has been
+removed", "A不明显"). A denied change ("no change in the effusion") means that the finding is present. For an organ the
+size counts: "larger than normal" is large, "at the upper limits of normal" is uncertain.
 
-A text that speaks of no chest is unreadable: it has no labels, and is not taken for a normal study.
+A text that does not describe a chest is unreadable: it has no labels, and does not count as a normal study.
 
-The order mention, denial, doubt is that of the CheXpert labeler, and the scopes are those of ConText. Neither program is
-used: they read English alone, and CheXpert's phrases with medspaCy's ConText find less of it than these rules do.
+The order mention, denial, doubt is that of the CheXpert labeler, and the scopes are those of ConText. Neither program
+is used: they read English only, and CheXpert's phrases with medspaCy's ConText find fewer mentions than these rules.
 
 Source: Irvin et al. 2019, "CheXpert: a large chest radiograph dataset with uncertainty labels and expert comparison";
 Harkema et al. 2009, "ConText: an algorithm for determining negation, experiencer, and temporal status".
@@ -84,7 +84,7 @@ _NEW = (
     r"(?:the|there|this|it|a|an|mild\w*|small|minimal|moderate|tiny|trace|stable|bilateral|chronic|old|calcified|low|mildly"
     r"|degenerative|patchy|increased|prominent|normal|heart|cardiac|lungs?|scattered|persistent|unchanged|some|healed)"
 )
-"""How an item begins that is no part of a list of what is denied."""
+"""How an item begins that is not part of a list of what is denied."""
 _AND_NEW = re.compile(
     rf" (?:and|with|as well as) (?={_NEW}\b)(?!(?:\w+ )?(?:enlarged|prominent|widened|dilated|normal|unchanged|stable)(?:$|[ ,]))"
 )
@@ -95,7 +95,7 @@ _VERB = re.compile(
 _ENGLISH_LIST = re.compile(r"\s*(?:(?:or|nor|and/or|and|such as|including|like|e\.g|for example|specifically)\b)")
 _CHINESE_LIST = re.compile(r"\s*(?:或者?|以及|及|和|与|如(?!果)|例如|比如|诸如|包括|特别是|尤其是)")
 _CHINESE_CLAIM = re.compile("[有见为是示呈增]|出现|可能|考虑|少量|轻度|小")
-"""What an item has that is no part of a list of what is denied."""
+"""What an item has that is not part of a list of what is denied."""
 _NEUTRAL = re.compile(
     r"\b(?:focal|acute|large|significant|definite|suspicious|pleural|lung|pulmonary|airspace|signs?|of|evidence|or|and|any"
     r"|visible|obvious|overt|gross|displaced|rib|bony|active|airspace|parenchymal|new|other|areas?|in|the lungs|discrete"
@@ -227,7 +227,7 @@ _REFUSES = re.compile(
 
 
 def label_report(report: str) -> dict[str, Certainty]:
-    """Say what a report holds of each finding.
+    """Label the findings of a report.
 
     Args:
         report: English or Chinese text, or both.
@@ -275,7 +275,7 @@ def _read_clause(clause: str) -> Iterator[tuple[str, Certainty]]:
     """What a clause says, item by item."""
     items = clause.split(",")
     goes_on = [index > 0 and _continues(items, index) for index in range(len(items))]
-    is_denied = False  # by what stands before, as far as the list goes
+    is_denied = False  # by what precedes it, to the beginning of the list
     for index, item in enumerate(items):
         carried = is_denied and goes_on[index]
         rest = ",".join(items[index + 1 :])
@@ -310,13 +310,13 @@ def _opens_list(items: list[str], index: int) -> bool:
 
 
 def _is_bare(item: str) -> bool:
-    """Whether an item holds nothing but names of findings."""
+    """Whether an item holds only names of findings."""
     rest, count = _ANY.subn("", item)
     return count > 0 and not _NEUTRAL.sub("", rest).strip()
 
 
 def _denied(before: str, carried: bool) -> bool:
-    """Whether a denial before a place, in its item or carried into it, reaches the place."""
+    """Whether a denial before a position, in its item or carried into it, reaches the position."""
     ends = max((match.end() for match in _NO_ENDS.finditer(before)), default=0)
     return any(match.start() >= ends for match in _NO.finditer(before)) or (carried and not ends)
 
@@ -334,7 +334,7 @@ def _denied_behind(after: str, rest: str) -> bool:
 
 
 def _read_mentions(item: str, rest: str, carried: bool) -> Iterator[tuple[str, Certainty]]:
-    """What an item says of the findings that it names."""
+    """The labels of the findings that an item names."""
     if _CLEAR_ANGLE.search(item):
         yield "Pleural Effusion", "negative"
     for name, pattern in _MENTIONS.items():
@@ -349,7 +349,7 @@ def _read_mentions(item: str, rest: str, carried: bool) -> Iterator[tuple[str, C
 
 
 def _judge(item: str, mention: re.Match[str], rest: str, carried: bool) -> Certainty | None:
-    """What an item says of one mention; None of what is long past."""
+    """The label of one mention; None if it is in the past."""
     before, after = item[: mention.start()], item[mention.end() :]
     if _PAST.search(before) or _PAST_BEHIND.match(after):
         return None
@@ -361,7 +361,7 @@ def _judge(item: str, mention: re.Match[str], rest: str, carried: bool) -> Certa
 
 
 def _read_organs(item: str, carried: bool) -> Iterator[tuple[str, Certainty]]:
-    """What an item says of the size of organs."""
+    """The labels from the sizes of organs in an item."""
     for name, organ in _ORGAN_PATTERNS.items():
         for pattern in (organ.before, organ.behind, organ.chinese_before, organ.chinese):
             for match in pattern.finditer(item):

@@ -1,4 +1,4 @@
-"""Words for users in English and Chinese, kept in a `messages.yaml` beside the code that says them.
+"""Texts for users in English and Chinese, kept in a `messages.yaml` beside the code that uses them.
 
     meaning:
       untuned: {en: "{model} as it was", zh: "原始的 {model}"}
@@ -10,8 +10,8 @@
     say("meaning.untuned", model="visualglm_tiny")      Text(en="visualglm_tiny as it was", zh="原始的 visualglm_tiny")
     say.counted("rows", 3)                              Text(en="3 rows", zh="3 行")
 
-A place in braces takes a format, as `{n:,}`; a list of values is joined by commas, `{parts:and}` and `{parts:;}` join
-by "and" and by semicolons. Values that are `Text` themselves are put in by the language.
+A field in braces takes a format, as `{n:,}`; a list of values is joined by commas, `{parts:and}` and `{parts:;}` join
+by "and" and by semicolons. Values of type `Text` are inserted in the language of the message.
 """
 
 import os
@@ -34,7 +34,7 @@ SEPARATORS: Mapping[str, dict[Language, str]] = {
     "and": {"en": " and ", "zh": "、"},
     ";": {"en": "; ", "zh": "；"},
 }
-"""Format of a list's place -> what stands between its parts."""
+"""Format of a list's field -> what stands between its parts."""
 
 _SIDES: tuple[Language, ...] = ("en", "zh")
 """The fields of `Text`."""
@@ -94,7 +94,7 @@ class Texts:
         """The words of a key with their places filled, in each language by its own form of the values.
 
         Raises:
-            KeyError: There is no such key, or a place has no value.
+            KeyError: There is no such key, or a field has no value.
         """
         words = self.get(key)
         if words is None:

@@ -1,4 +1,4 @@
-"""Texts to SentencePiece pieces, as VisualGLM's tokenizer cuts them.
+"""Split texts into SentencePiece pieces as VisualGLM's tokenizer does.
 
     >>> counter = PieceCounter.open(Path("data/visualglm_tiny"))
     >>> counter.count("你好"), counter.num_image_tokens, counter.max_length

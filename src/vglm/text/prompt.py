@@ -55,7 +55,7 @@ class Prompt:
 
 
 def clean_response(text: str) -> str:
-    """Tidy an answer as the original does: full-width punctuation next to Chinese characters, no outer white space.
+    """Clean an answer as the original does: full-width punctuation next to Chinese characters, no outer white space.
 
     Args:
         text: Decoded answer.

@@ -1,1 +1,1 @@
-"""Fine-tuning: what trains (`methods`), the loop (`trainer`) and the folder a run leaves behind (`run_folder`)."""
+"""Fine-tuning: what trains (`methods`), the loop (`trainer`) and the folder of a run (`run_folder`)."""

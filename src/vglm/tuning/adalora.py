@@ -44,7 +44,8 @@ class RankAllocation(TrainerCallback):
 def _has_gradients(model: Any) -> bool:
     """Whether all that trains has a gradient of finite numbers."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
-    return all(each is not None for each in gradients) and all(bool(each.isfinite().all()) for each in gradients)
+    are_there = all(gradient is not None for gradient in gradients)
+    return are_there and all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 def keep_counters_fixed(model: Any) -> None:

@@ -1,9 +1,9 @@
-"""Find the micro-batch that fits the memory, and keep the batch that one step learns from.
+"""Find the micro-batch size that fits into memory, keeping the effective batch size of a step.
 
     per_device_train_batch_size=32 gradient_accumulation_steps=1  ->  8 and 4, where 8 samples fit and 16 do not
 
-Tried is a forward and a backward pass of the longest samples with room for the optimizer's states; nothing is learned
-from them. Which samples make a step, and its loss, stay the same.
+Each size is tried by a forward and a backward pass of the longest samples, with memory reserved for the optimizer's
+states; no parameter is updated. The samples of a step, and its loss, stay the same.
 """
 
 import gc

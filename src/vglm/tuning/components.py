@@ -31,7 +31,7 @@ _LINEAR_LAYERS = {
     r"(attention\.(query_key_value|dense)|mlp\.(dense_h_to_4h|dense_4h_to_h))",
     "embeddings": r"(language_model\.word_embeddings|lm_head)",
 }
-"""What LoRA is put on in each component: its linear layers and embeddings, as the end of a module's name."""
+"""The modules that LoRA adapts in each component: its linear layers and embeddings, as the end of a module's name."""
 
 ADAPTER_PARTS = ("lora_A", "lora_B")
 """The two matrices of LoRA, which can have learning rates of their own (LoRA+)."""

@@ -4,9 +4,9 @@
     report.publish()                                            folder/adapter, or an AdapterError
     print(report)           |dW|/|W| of 16 modules: 1.1e-02 to 4.0e-02, median 2.3e-02 ...
 
-The saved tensors are compared with those in memory bit by bit. Then the result is read as any later user reads it, put
-on the base that is in memory, and answers the very inputs that the trained model answered. What trains at all is
-asserted in `vglm.tuning.methods.attach`.
+The saved tensors are compared with those in memory bit by bit. Then the result is loaded as any later user loads it,
+attached to the base in memory, and must give the same outputs as the trained model for the same inputs.
+`vglm.tuning.methods.attach` asserts which parameters train.
 """
 
 import shlex
@@ -50,11 +50,11 @@ TOO_SMALL = 1e-3
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         result: The folder that was compared.
-        problems: In what it is not what was trained; empty where it is.
+        problems: How it differs from what was trained; empty if it does not.
         reload_difference: Relative difference of the logits, see `relative_difference`; None where none could be had.
         noise: The model's own: how much the same inputs twice in one batch move the logits.
         adapter_effect: How much the adapter moves them; None after full tuning.

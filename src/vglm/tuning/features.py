@@ -1,11 +1,12 @@
-"""Encode each picture once with a frozen vision tower: the bridge between a model and the feature cache.
+"""Encode each picture once with a frozen vision tower, for the feature cache.
 
     features = cache_features(model, processor, splits.train, device)      and the tower leaves the memory
     collate = Collator(processor, features=features)                       as before where features is None
 
-Used by training, evaluation and sweeps alike wherever nothing in vision transformer and Q-Former trains, carries an
-adapter or drops out. Kept is what the Q-Former makes of a picture, in the model's own type, bit for bit: 32 x 768
-numbers, 49 KB in half precision; projected they would be 32 x 4096. The projection is part of the step, and may train.
+Training, evaluation and sweeps use it whenever no part of vision transformer and Q-Former trains, has an adapter or
+uses dropout. The cache holds the Q-Former's output for a picture, in the model's own type, bit for bit: 32 x 768
+numbers, 49 KB in half precision; projected they would be 32 x 4096. The projection is computed in every step, and may
+train.
 """
 
 import gc

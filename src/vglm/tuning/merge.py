@@ -1,11 +1,11 @@
-"""Put an adapter into the weights: W + scale * B A for LoRA, and likewise for its relatives.
+"""Merge an adapter into the weights: W + scale * B A for LoRA, and likewise for its variants.
 
     model = attach_adapter(base, Path("outputs/.../adapter"))
     merged, updates = merge_adapter(model, Path("outputs/.../adapter"), torch.float16)     a plain model, without peft
     str(updates["model.language_model.layers.0.attention.dense"])                          "|dW|/|W| 1.2e-02, ..."
 
-Every module is merged in float64 and rounded once to the requested type, so what rounding does to the update is the
-type's own noise, and it is measured. A quantised base is dequantised first: into re-quantised 4-bit weights a typical
+Every module is merged in float64 and rounded once to the requested type, so the error of the update is the rounding of
+that type only, and it is measured. A quantised base is dequantised first: in re-quantised 4-bit weights a typical
 update vanishes, and the weights before quantisation are not those that the adapter was trained on.
 """
 
@@ -93,7 +93,7 @@ def total(updates: Iterable[Update]) -> Update:
 
 
 def summarise(updates: Updates) -> dict[str, Any]:
-    """The figures for people and for run.json: spread of |dW|/|W| over the modules, and the modules that moved most."""
+    """The figures to print and for run.json: spread of |dW|/|W| over the modules, and the modules that moved most."""
     relative = sorted(update.relative for update in updates.values()) or [0.0]
     largest = sorted(updates, key=lambda name: updates[name].relative, reverse=True)[:_SHOWN_MODULES]
     return {

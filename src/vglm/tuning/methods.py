@@ -5,7 +5,7 @@
     model = attach(model, ComponentTuning(language_model="lora", projection="full", lora=peft.LoraConfig(r=8)))
     save(model, processor, folder, ending="")           folder/adapter/, or folder/model/ where no adapter is involved
 
-Both sides of the contract are checked when the method is attached: what is declared trains, and nothing else does.
+When a method is attached, it is checked that exactly the declared parameters train.
 """
 
 import difflib

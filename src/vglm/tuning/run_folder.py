@@ -1,4 +1,4 @@
-"""The folder one training run leaves behind, `outputs/<recipe>/<time>/`.
+"""The folder of a training run, `outputs/<recipe>/<time>/`.
 
     config.yaml         the resolved config; `resume=` and evaluations start from it
     run.json            versions, seed, command, hashes of data and base weights, what was trained on
@@ -58,7 +58,7 @@ def open_run(
     resume: bool = False,
     processes: Processes | None = None,
 ) -> Iterator[Path]:
-    """Make a run folder, or reopen an interrupted one, and keep what a failure leaves behind tidy.
+    """Make a run folder, or reopen an interrupted one, and clean up after a failure.
 
     A request to terminate (SIGTERM) ends the block as Ctrl-C does, with another exit code. Of several processes the
     main one makes the folder, and all of them go on or none.
@@ -132,7 +132,7 @@ def _unwritable(path: Path, error: Exception) -> WorkbenchError:
 
 
 def _tidy(path: Path, error: BaseException, made: list[Path]) -> None:
-    """Say how to go on where that is possible; else remove the folder and those that were made for it."""
+    """Print how to continue if that is possible; else remove the folder and those that were made for it."""
     has_result = any((path / f"{name}{end}").is_dir() for name in RESULTS for end in ("", UNVERIFIED))
     if newest_checkpoint(path) is not None:
         if not isinstance(error, WorkbenchError) or is_write_failure(error.__cause__ or error):

@@ -1,6 +1,6 @@
-"""A model that FSDP2 divides among processes: how it is divided on a CPU as well, and how it becomes whole again.
+"""Shard a model with FSDP2, on a CPU too, and gather it again.
 
-    outline = outline_of(model)             before it is divided: the model without a byte of its weights
+    outline = outline_of(model)             before it is sharded: the model without its weights
     whole = fill(outline, model)            after training, by all processes; the main one gets a plain model
 
 Frozen weights are gathered once, at the end, one tensor after the other; checkpoints hold only what trains.
@@ -21,7 +21,7 @@ from vglm.tuning.methods import share_start
 
 
 def divide_on_cpu(state: AcceleratorState, plugin: Mapping[str, Any]) -> None:
-    """Have accelerate use FSDP among processes on a CPU, where by itself it takes the setting for DDP.
+    """Make accelerate use FSDP among processes on a CPU, where by default it uses DDP.
 
     Args:
         state: Of an accelerator that was made without FSDP.
@@ -53,7 +53,7 @@ def store_as_floats(model: nn.Module, gathered: torch.dtype | None = None) -> No
         gathered: The type that FSDP casts to what it gathers, under mixed precision; bytes of it stay as they are.
 
     Raises:
-        ConfigError: There are weights of another type that is no float.
+        ConfigError: There are weights of another type that is not a float.
     """
     layer: Any
     for layer in model.modules():
@@ -83,7 +83,7 @@ def _four_bit(layer: Any, value: Tensor) -> nn.Parameter:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor in one piece; of a divided one all processes must ask."""
+    """The full tensor; of a sharded one all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

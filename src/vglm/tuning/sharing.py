@@ -1,10 +1,10 @@
-"""Divide each batch among processes, so that they learn what one process would from the whole batch.
+"""Divide each batch among processes, so that the result equals that of one process with the whole batch.
 
     batches of 4 in one process         [0 1 2 3] [4 5 6 7] [8 9]
     batches of 2 in two processes       [0 1] [4 5] [8 9]   and   [2 3] [6 7] [- -]
 
-The last batch of an epoch may be too small for all of them. Left to itself, accelerate fills it with samples from the
-epoch's beginning, which then count twice; here a process that is left without samples learns nothing in that step.
+The last batch of an epoch may be too small for all of them. By default accelerate fills it with samples from the
+epoch's beginning, which then count twice; here a process without samples contributes nothing to that step.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ SAMPLE_IDS = "sample_ids"
 
 
 class Shared(Sequence[Sample | None]):
-    """A training set that has an empty place under the index None.
+    """A training set that has an empty entry under the index None.
 
     Args:
         samples: The training set.
@@ -48,7 +48,7 @@ class Filling:
     def __init__(self, batches: Any, processes: int) -> None:
         self.batches = batches
         self.processes = processes
-        self.sampler = batches.sampler  # where accelerate looks for it, to set the epoch
+        self.sampler = batches.sampler  # where accelerate expects it, to set the epoch
         self.batch_size: int = batches.batch_size
         self.drop_last: bool = batches.drop_last
 
@@ -65,7 +65,7 @@ class Filling:
 
 
 class SharedCollator:
-    """Collates what is no empty place, and names the samples; of empty places alone no token counts in the loss.
+    """Collates the samples that are not empty, and adds their ids; without any, no token counts in the loss.
 
     Args:
         collate: Makes a batch of at least one sample.
@@ -109,10 +109,10 @@ def lay_out(batch: Mapping[str, Any], config: VisualGlmConfig) -> dict[str, Any]
         positions, blocks = glm_layout(ids, batch["attention_mask"], config.text_config)
         slots = image_slots(ids, blocks, config)
     else:
-        positions, blocks, slots, laid["segment_places"] = packed_layout(ids, segments, config)
+        positions, blocks, slots, laid["segment_positions"] = packed_layout(ids, segments, config)
         laid.pop("attention_mask", None)
     for name in ("pixel_values", "image_features"):
         if name in batch:
             check_slots(slots, len(batch[name]), config, name)
     layout = {"glm_position_ids": positions, "block_ids": blocks, "image_mask": slots}
-    return {**laid, **layout, "label_places": find_labels(batch["labels"])}
+    return {**laid, **layout, "label_indices": find_labels(batch["labels"])}

@@ -71,7 +71,7 @@ def leave() -> NoReturn:
 
 @contextmanager
 def _handling(act: Callable[[], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # signals are none of this thread's business
+    if threading.current_thread() is not threading.main_thread():  # signals cannot be handled in this thread
         yield
         return
     before = signal.signal(signal.SIGTERM, lambda *_: act())

@@ -1,4 +1,4 @@
-"""The `tracker` component: where metrics go besides the run's own log. No torch, since checking a config imports it."""
+"""The `tracker` component: where metrics go besides the run's own log. No torch: checking a config imports this."""
 
 import logging
 import os
@@ -99,7 +99,7 @@ def _unreachable(url: str, seconds: float) -> str | None:
                 outcome.append(None)
         except HTTPError:
             outcome.append(None)
-        except Exception as error:  # no name, no route, refused; no address at all, or an answer that is no HTTP
+        except Exception as error:  # no name, no route, refused; no address at all, or an answer that is not HTTP
             cause = error.reason if isinstance(error, URLError) else error
             if isinstance(cause, ssl.SSLError):  # it is there; wandb knows certificates of its own
                 outcome.append(None)
@@ -127,7 +127,7 @@ def _close_wandb() -> None:
     try:
         wandb.finish()
         wandb.teardown()
-    except Exception as error:  # whatever is the matter there, the run is not lost for it
+    except Exception as error:  # a failure there must not end the run
         logger.warning("tracker: Weights & Biases did not finish (%s).", brief(error))
 
 

@@ -2,7 +2,7 @@
 
     trackers = take_trackers(trainer)       # TensorBoard, Weights & Biases or Trackio, if they can be reached
 
-One that fails is dropped with a warning; `log.jsonl` and `forgetting.jsonl` have all that it would have had.
+A tracker that fails is removed with a warning; `log.jsonl` and `forgetting.jsonl` hold the same values.
 """
 
 import logging
@@ -51,7 +51,7 @@ def _passing(event: str) -> Callable[..., Any]:
             return None
         try:
             return getattr(self.tracker, event)(*args, **options)
-        except Exception as error:  # whatever is the matter there
+        except Exception as error:  # any failure of the tracker
             self.is_lost = True
             name = _NAMES[type(self.tracker)]
             local = "; tracker.mode=offline keeps a local copy for it as well" if name == "Weights & Biases" else ""

@@ -33,7 +33,7 @@ from vglm.data.splits import Splits
 from vglm.errors import ConfigError, brief, typed
 from vglm.files import write_json
 from vglm.model.identity import hash_weights
-from vglm.model.loading import describe_place, load_pretrained
+from vglm.model.loading import describe_device, load_pretrained
 from vglm.model.modeling import VisualGlmForConditionalGeneration
 from vglm.model.processing import VisualGlmProcessor
 from vglm.processes import Processes
@@ -166,7 +166,7 @@ def train(
         sequences = TrainingSequences(splits.train, processor, max_length=max_length, answers=answers)
         tuned = attach(loaded, parts["method"])
         warn_of_half_weights(tuned)
-        print(f"{folder}: {describe_place(tuned)}, {sequences.statistics}, {trainable_share(tuned)}")
+        print(f"{folder}: {describe_device(tuned)}, {sequences.statistics}, {trainable_share(tuned)}")
         features = (
             cache_features(tuned, processor, splits.train, arguments.device, questions) if feature_cache else None
         )

@@ -5,8 +5,8 @@ A line of `log.jsonl`:
     {"step": 10, "epoch": 2.0, "loss": 1.2034, "grad_norm": 0.71, "learning_rate": 0.0019}
 
 A checkpoint holds exactly the tensors that train (for LoRA a few MB, never the base) and the states of optimizer,
-schedule and random generators, so a resumed run continues bit for bit, whatever the method. Several processes take the
-same batches apart that one would take whole.
+schedule and random generators, so a resumed run continues bit for bit, with every method. Several processes divide the
+same batches that one process would use.
 """
 
 import json
@@ -311,7 +311,7 @@ class WorkbenchTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _check_checkpoint(self, checkpoint: Path) -> None:
-        """Refuse a checkpoint from which training cannot go on as if it had never stopped.
+        """Refuse a checkpoint from which training cannot continue exactly.
 
         Raises:
             CheckpointError: Its state is damaged, or a file is missing.
@@ -425,7 +425,7 @@ class WorkbenchTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Learn from one batch, and remember its loss and whose it is until the step is made."""
+        """Train on one batch, and keep its loss and sample ids until the step is made."""
         ids = inputs.pop(SAMPLE_IDS, [])
         if not self._losses:
             trainer: Any = self
@@ -471,7 +471,7 @@ class WorkbenchTrainer(Trainer):
                 parameter.grad = None
 
     def _refuse_odd_numbers(self, tensors: Mapping[str, Tensor]) -> None:
-        """Refuse to save what is no number."""
+        """Refuse to save values that are not finite."""
         if odd := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
             raise self._not_finite(f"{odd[0]}, which trains,", self._last_ids)
 
@@ -529,7 +529,7 @@ class WorkbenchTrainer(Trainer):
 
 @contextmanager
 def _explained(checkpoint: str | Path | None, what: str) -> Iterator[None]:
-    """Say which part of a checkpoint cannot be read, in place of a library's own exception."""
+    """Replace a library's exception by one that names the unreadable part of a checkpoint."""
     try:
         yield
     except _UNREADABLE as error:
@@ -571,7 +571,7 @@ class _Progress:
         return _Progress(seconds, loss, unlogged, trainer._globalstep_last_logged, trainer._skipped)
 
     def take_up(self, trainer: Any) -> None:
-        """Go on counting from here."""
+        """Continue counting from here."""
         trainer._started = time.time()
         trainer._skipped = list(self.skipped)
         if self.last_logged is not None:

@@ -10,8 +10,8 @@
     }
 
 Pre-training neither shows nor names these places, so the untuned model answers with places that it knows. In training
-the same subjects stand in every place: the foreground does not reveal the background. Beside the task lies the general
-retention set, fresh questions of the pre-training kinds, which shows what a model forgets while it learns the task.
+the same subjects occur in every place: the foreground does not reveal the background. The general retention set comes
+with the task: new questions of the pre-training kinds, which show what a model forgets while it learns the task.
 
 Source: the question and form of answer of THUDM/VisualGLM-6B:fewshot-data/dataset.json.
 """
@@ -73,13 +73,13 @@ def write_background_set(
         splits = {"train": (1, train_per_place), "test": (2, test_per_place), "validation": (4, validation_per_place)}
         for split, (number, per_place) in splits.items():
             _write_rows(staging / f"{split}.json", _background_rows(staging, split, [seed, number], per_place, size))
-        _write_rows(staging / "probe.json", _probe_rows(staging, [seed, 3], probe_per_kind, size))
+        _write_rows(staging / "probe.json", _retention_rows(staging, [seed, 3], probe_per_kind, size))
 
 
 def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, size: int) -> list[dict[str, Any]]:
-    """Rows that take the places in turn, their pictures saved on the way.
+    """Rows that cycle through the places; their pictures are saved.
 
-    In training the same subjects stand in every place, so that the subjects do not reveal the answer.
+    In training the same subjects occur in every place, so that the subjects do not reveal the answer.
     """
     rows = []
     for index in range(per_place * len(NEW_PLACES)):
@@ -94,7 +94,7 @@ def _background_rows(folder: Path, split: str, seed: list[int], per_place: int, 
     return rows
 
 
-def _probe_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list[dict[str, Any]]:
+def _retention_rows(folder: Path, seed: list[int], per_kind: int, size: int) -> list[dict[str, Any]]:
     """Rows that take the question kinds in turn, two languages to a scene."""
     rows = []
     for index in range(per_kind * len(QUESTION_KINDS)):

@@ -3,8 +3,8 @@
 VisualGLM's own vision transformer and Q-Former learned to see before they met the language model, and so did the tiny
 model's, on drawn scenes (`vglm.worlds.vision_pretraining`). This goes on from there with phantom radiographs: the
 vision transformer stays as it is, and the Q-Former learns to predict each sentence of a report from its queries,
-through linear heads that are thrown away afterwards. The language model is untouched; it has to learn to put the
-queries into words.
+through linear heads that are discarded afterwards. The language model is not changed; it learns later to verbalise the
+queries.
 """
 
 import re

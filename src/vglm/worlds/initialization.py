@@ -1,4 +1,4 @@
-"""Make a VisualGLM with random weights, for pre-training one from nothing."""
+"""Make a VisualGLM with random weights, for pre-training from scratch."""
 
 from pathlib import Path
 from typing import Any

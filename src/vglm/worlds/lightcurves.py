@@ -94,7 +94,7 @@ TELESCOPES = (
 
 @dataclass(frozen=True, eq=False)
 class Star:
-    """A star, what is true of it, and what was observed.
+    """A star, its true parameters, and its observation.
 
     Attributes:
         kind: One of `SHARES`.

@@ -101,7 +101,7 @@ def cardiothoracic_ratio(chest: Chest) -> float:
 
 
 def _anatomy(chest: Chest) -> _Anatomy:
-    """Draw a patient's measures. Every draw is made whatever the findings, so that these change nothing else."""
+    """Draw a patient's measures. Every draw is made independently of the findings, so that they change nothing else."""
     rng = np.random.default_rng(chest.anatomy_seed)
 
     def between(low: float, high: float) -> float:

@@ -6,7 +6,7 @@
     lateral  心影增大，中肺野见片状阴影，有胸腔积液，未见气胸，见起搏器。结论：胸片异常。
              Enlarged heart. Opacity in the middle zone. Effusion. No pneumothorax. Pacemaker. Abnormal chest.
 
-Every report speaks of the same five things in the same order, and says what is absent as well. There is one right
+Every report covers the same five findings in the same order, and states what is absent as well. There is one right
 wording for a picture, so that exact match means something. A lateral picture does not show sides, and its report names
 none. The question is XrayGLM's.
 """
@@ -31,7 +31,7 @@ def report_turn(chest: Chest, view: View, language: Language) -> Turn:
 
 
 def write_report(chest: Chest, view: View, language: Language) -> str:
-    """The one right report on a picture.
+    """The correct report on a picture.
 
     Args:
         chest: What it shows.

@@ -3,8 +3,9 @@
     Chest(heart="enlarged", opacity=Opacity("right", "middle"), effusion="left", pneumothorax="none",
           device="pacemaker", device_side="left", anatomy_seed=71)
 
-The findings are drawn independently of each other, so that to know one is no help in guessing another. One combination
-is left out, since a radiograph could not show it: an opacity in a lower zone beneath fluid of the same side.
+The findings are drawn independently of each other, so that one finding gives no information about another. One
+combination is excluded, since a radiograph could not show it: an opacity in a lower zone beneath fluid of the same
+side.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ DEVICE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Opacity:
-    """Where a patchy opacity lies.
+    """The position of a patchy opacity.
 
     Attributes:
         side: The patient's side; his left is on the right of a frontal picture.
@@ -55,7 +56,7 @@ class Chest:
         opacity: A patchy opacity, or None.
         effusion: Sides with fluid in the pleural space.
         pneumothorax: Side with air in the pleural space; never both.
-        device: What was implanted or inserted; a device alone is no abnormality.
+        device: What was implanted or inserted; a device alone is not an abnormality.
         device_side: Side of the pacemaker's box, or the side from which the catheter enters.
         anatomy_seed: Seed of the patient's build, of the exact places and extents of the findings, and of the noise.
     """

@@ -1,4 +1,4 @@
-"""What is in a synthetic picture: some subjects of one kind and colour, somewhere.
+"""The content of a synthetic picture: some subjects of one kind and colour in a place.
 
     Scene(kind="fish", colour="red", count=2, place="beach", subjects=(Subject(...), Subject(...)), texture_seed=71)
 
@@ -81,7 +81,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 
 
 def _place_subjects(rng: np.random.Generator, count: int) -> tuple[Subject, ...]:
-    """Throw subjects at cells until `count` of them lie apart; a throw that leaves too little room is repeated."""
+    """Place `count` subjects in random cells, apart from each other; a draw that leaves too little room is repeated."""
     while True:
         cells: list[tuple[int, int]] = []
         for column, row in rng.integers(1, LATTICE - 1, size=(12 * count, 2)).tolist():

@@ -69,7 +69,7 @@ class Simulated:
 
 
 class StarDialogues(SampleSequence):
-    """Samples made on demand, four to a star: its type in Chinese and in English, its period, its amplitude.
+    """Samples generated on access, four per star: its type in Chinese and in English, its period, its amplitude.
 
     A star is simulated, measured and drawn when its first sample is asked for; its picture is kept, 12 kB at 64 pixels.
 
@@ -87,7 +87,7 @@ class StarDialogues(SampleSequence):
         self.balanced = balanced
         self.view = view
         self.size = size
-        self._known: dict[int, tuple[bytes, dict[str, str | float]]] = {}
+        self._cached: dict[int, tuple[bytes, dict[str, str | float]]] = {}
 
     def __len__(self) -> int:
         return self.stars * len(_QUESTIONS)
@@ -116,10 +116,10 @@ class StarDialogues(SampleSequence):
         )
 
     def _facts(self, number: int) -> tuple[bytes, dict[str, str | float]]:
-        if number not in self._known:
+        if number not in self._cached:
             star = _star(self.seed, number, balanced=self.balanced)
             pixels = draw(star.curve, measure(star.curve), view=self.view, size=self.size).tobytes()
-            self._known[number] = (
+            self._cached[number] = (
                 pixels,
                 {
                     "type": star.kind,
@@ -129,7 +129,7 @@ class StarDialogues(SampleSequence):
                     "amplitude_mag": star.amplitude_mag,
                 },
             )
-        return self._known[number]
+        return self._cached[number]
 
 
 def star_splits(

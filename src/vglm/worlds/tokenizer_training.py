@@ -5,8 +5,8 @@ Its pieces, in the original's order:
     <unk> <s> </s> <pad> <n> | characters and words | [MASK] ... <dBLOCK> | <|tab|> <|blank_2|> ... <|blank_80|> | bytes
 
 It is a unigram model whose scores are plain log frequencies: Chinese is read character by character, a common English
-word as one piece, a rare one letter by letter. So a small model meets every piece often, and a Chinese word that its
-training never held is made of known pieces. (SentencePiece's own trainer finds poor words in text made by templates.)
+word as one piece, a rare one letter by letter. So a small model sees every piece often, and a Chinese word that is not
+in its training text is made of known pieces. (SentencePiece's own trainer finds poor words in text made by templates.)
 """
 
 import math

@@ -2,7 +2,7 @@
 
 The original starts from EVA-CLIP and from BLIP-2's first stage, which learn what is in a picture without a language
 model. Here the scene world says what is in a picture: linear heads on the patches and on the queries name kind, colour,
-count and place, and are thrown away afterwards. Without this stage the tiny model could not distinguish shapes after
+count and place, and are discarded afterwards. Without this stage the tiny model could not distinguish shapes after
 48,000 pre-training samples.
 """
 

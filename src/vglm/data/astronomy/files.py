@@ -1,9 +1,9 @@
 """Read light curves from files: CSV, and the FITS files of Kepler, K2 and TESS.
 
-A CSV file names its columns, `time` in days and `flux`, or `mag` in its place, and if known `error`; other columns are
-left alone. Without a line of names the columns are time, flux and error, unless the last comment above them names
-them. Lines that begin with `#` are comments. Nameless values that are those of magnitudes (around 3 to 30) are asked
-about, not guessed.
+A CSV file names its columns, `time` in days and `flux`, or `mag` instead, and optionally `error`; other columns are
+ignored. Without a line of names the columns are time, flux and error, unless the last comment above them names them.
+Lines that begin with `#` are comments. Unnamed values in the range of magnitudes (around 3 to 30) raise an error that
+asks for the name, instead of a guess.
 
     # KIC 3733346, quarter 1
     time,flux,error
@@ -14,7 +14,7 @@ A FITS file as the missions publish it has a table extension (`LIGHTCURVE`) with
 (corrected by the pipeline; `SAP_FLUX` is the plain sum over pixels) and `SAP_QUALITY` (Kepler, K2) or `QUALITY` (TESS),
 whose bits say what was wrong with a measurement. Files of the K2 and TESS community are read too: K2SFF (`T`, `FCOR`),
 EVEREST and others with `FLUX`, eleanor (`CORR_FLUX`), QLP (`KSPSAP_FLUX`, `DET_FLUX`), TASOC (`FLUX_CORR`). A column
-without any measurement is passed over for the next best.
+without any measurement is skipped for the next one in this order.
 
 Sources: Thompson et al. 2016, "Kepler Archive Manual" (KDMC-10008-006); Tenenbaum & Jenkins 2018, "TESS Science Data
 Products Description Document"; the quality bits that are dropped are those of lightkurve's "default"
@@ -53,7 +53,7 @@ _TIME = ("time", "t", "bjd", "hjd", "jd", "mjd", "date")
 _FLUX = ("flux", "pdcsap_flux", "sap_flux", "f")
 _MAGNITUDE = ("mag", "magnitude", "vmag")
 _MAGNITUDES = (3.0, 30.0)
-"""Between these lies the median magnitude of a star that is measured; that of flux in any unit seldom does."""
+"""Range of the median magnitude of measured stars; the median flux is rarely within it, in any unit."""
 _ERROR = ("error", "flux_err", "flux_error", "err", "e_flux", "mag_err", "magerr", "e_mag", "sigma")
 _UNCERTAIN = re.compile("err|unc|sig|^e_|std|amp|num|flag")
 _FITS_TIME = ("TIME", "T", "BJD")
@@ -97,7 +97,7 @@ def read_star_name(path: Path) -> str:
 
     Raises:
         ConfigError: It is a FITS file and astropy is not installed.
-        DataError: It is no FITS file although its name says so.
+        DataError: It is not a FITS file although its name says so.
     """
     stem = path.name.split(".")[0]
     if not is_fits(path):
@@ -206,7 +206,7 @@ def _columns(path: Path, names: list[str]) -> tuple[int, int, int | None, bool]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The units of a FITS file; whatever astropy makes of a damaged one becomes one kind of error."""
+    """The units of a FITS file; all errors of astropy about a damaged file become one kind of error."""
     fits = _fits()
     try:
         with warnings.catch_warnings():
@@ -226,7 +226,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _unpacked(path: Path) -> io.BytesIO:
-    """A file's bytes; few packed ones can stand for any number."""
+    """A file's bytes, unpacked up to a limit."""
     content = read_bytes(path, limit=_LARGEST_BYTES)
     if content[:2] == b"\x1f\x8b":
         with gzip.open(io.BytesIO(content)) as packed:

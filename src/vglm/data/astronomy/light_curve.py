@@ -66,7 +66,7 @@ class LightCurve:
             star: The star's name.
             time: Days, shape (N,).
             flux: Brightness in any unit, shape (N,).
-            error: Standard errors in that unit, shape (N,), or None. An error that is no positive number counts as
+            error: Standard errors in that unit, shape (N,), or None. An error that is not a positive number counts as
                 unknown, and then all of them do.
 
         Returns:

@@ -11,10 +11,10 @@
 
 A plot's axes are normalised to fill it, so by itself it does not say whether a star takes an hour or a month for a
 cycle, or whether it varies by a thousandth or by half: the first questions of anyone who classifies variables. An
-astronomer reads both from the axis labels; at 64 pixels no label is legible. So they are said without letters: the
+astronomer reads both from the axis labels; at 64 pixels no label is legible. So both are shown without letters: the
 period by the length of a bar and by the colour of bar and curve, from violet for 0.02 days through green to red for 50,
-the amplitude by a second bar and its colour, from 0.0005 to 2 magnitudes. In the periodogram a column has the colour
-of the period it stands for.
+the amplitude by a second bar and its colour, from 0.0005 to 2 magnitudes. In the periodogram each column has the colour
+of its period.
 
 The curve is a band, from the 10th to the 90th percentile of the points in each column: thin where the star repeats
 itself, broad where it has several periods or is noisy.
@@ -53,7 +53,7 @@ def draw(curve: LightCurve, measurement: Measurement, *, view: View = "star", si
 
     Args:
         curve: The light curve.
-        measurement: What `measure` says of it.
+        measurement: The result of `measure`.
         view: What to show, see above.
         size: Width and height in pixels, at least 32. Strokes grow with it.
 
@@ -83,16 +83,16 @@ def draw(curve: LightCurve, measurement: Measurement, *, view: View = "star", si
     else:
         _draw_band(pen, fold(curve, measurement.period_days), curve.flux, rows(0, 32), size, colour)
         _draw_spectrum(pen, measurement, rows(32, 48), size)
-        period = _place(measurement.period_days, SHORTEST_DAYS, LONGEST_DAYS)
-        amplitude = _place(measurement.amplitude_mag, FAINTEST_MAG, BRIGHTEST_MAG)
+        period = _share_of_scale(measurement.period_days, SHORTEST_DAYS, LONGEST_DAYS)
+        amplitude = _share_of_scale(measurement.amplitude_mag, FAINTEST_MAG, BRIGHTEST_MAG)
         _draw_bar(pen, period, rows(48, 56), size, _hue(period))
         _draw_bar(pen, amplitude, rows(56, 64), size, _hue(amplitude))
     return picture
 
 
 def period_colour(period_days: float) -> tuple[int, int, int]:
-    """The colour that stands for a period: violet for the shortest, red for the longest."""
-    return _hue(_place(period_days, SHORTEST_DAYS, LONGEST_DAYS))
+    """The colour of a period: violet for the shortest, red for the longest."""
+    return _hue(_share_of_scale(period_days, SHORTEST_DAYS, LONGEST_DAYS))
 
 
 def _hue(share: float) -> tuple[int, int, int]:
@@ -100,7 +100,7 @@ def _hue(share: float) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _place(value: float, lowest: float, highest: float) -> float:
+def _share_of_scale(value: float, lowest: float, highest: float) -> float:
     """Where a value lies between two others on a logarithmic scale, 0 to 1."""
     share = np.log(max(value, lowest) / lowest) / np.log(highest / lowest)
     return float(min(share, 1.0))

@@ -78,7 +78,7 @@ def find_type(name: str) -> str | None:
 
 
 def type_fault(name: str) -> tuple[str, str, str]:
-    """What was expected, found and is to be done about a type that is not in `TYPES`."""
+    """The error message for a type that is not in `TYPES`."""
     names = [
         *TYPES,
         *(type.english for type in TYPES.values()),
@@ -100,7 +100,7 @@ def ask(question: Question, value: str | float, language: Language, star: str) -
         star: Chooses among the wordings, always the same for one star.
 
     Raises:
-        DataError: A period or amplitude is no positive number.
+        DataError: A period or amplitude is not a positive number.
     """
     english = language == "en"
     wordings = _WORDINGS[question, language]

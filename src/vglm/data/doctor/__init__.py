@@ -1,4 +1,4 @@
-"""Look a data set over before any training: what it holds, what is wrong with it, what would spoil a score.
+"""Check a data set before training: its content, its errors, and what would bias a score.
 
 with examine("data/background_synthetic") as diagnosis:
     diagnosis.severity             # Severity.NOTE: clean

@@ -1,4 +1,6 @@
-"""Write a copy of a data set without what can be mended by rule, and a list of every change. The source stays as it is.
+"""Write a copy of a data set, with all problems fixed that a rule can fix, and a list of the changes.
+
+The source is not changed.
 
     cleaned/
       data.jsonl       the rows that are left, in the format `jsonl`, each with its group and, where known, its split
@@ -159,9 +161,9 @@ class _Pictures:
         content = int(self._survey.content_of_row[row])
         if content not in self._first:
             self._first[content] = self._copy(row, sample), sample.group, str(sample.image)
-        file, group, place = self._first[content]
-        if place != str(sample.image):
-            self._changes.note(sample.id, "picture replaced", f"{sample.image} has the pixels of {place}")
+        file, group, origin = self._first[content]
+        if origin != str(sample.image):
+            self._changes.note(sample.id, "picture replaced", f"{sample.image} has the pixels of {origin}")
         if group != sample.group:
             self._changes.note(sample.id, "group changed", f"{sample.group} shows a picture of {group}")
         return {"image": file, "group": group}

@@ -93,7 +93,7 @@ def examine(
     with_pictures: bool = True,
     workers: int | None = None,
 ) -> Iterator[Diagnosis]:
-    """Look a data set over.
+    """Check a data set.
 
     Args:
         path: A file, a folder, or `hf://owner/name`. A folder that is no format of its own may hold a file for each
@@ -156,19 +156,19 @@ def _run(survey: Survey, checks: Sequence[Check], usable: int, counted_with: Tex
 
 def _open_source(path: str | Path, format: str | None, image_dir: Path | None, options: dict[str, Any]) -> Source:
     """The files of a data set, none read yet."""
-    place = Path(path)
+    source = Path(path)
     files: dict[Path, str | None] = {}
-    if format is None and not is_hub_name(path) and place.is_dir():
+    if format is None and not is_hub_name(path) and source.is_dir():
         try:
-            recognise(place)
+            recognise(source)
         except DataError:
-            files = _files_of_splits(place)
+            files = _files_of_splits(source)
             if not files:
                 raise
     if not files:
         name = format or recognise(path, options.get("columns")).NAME
         rows = read(path, format=format, image_dir=image_dir, **options)
-        return Source(str(path), name, [Part(place.name, None, rows)])
+        return Source(str(path), name, [Part(source.name, None, rows)])
     readers = list(dict.fromkeys(recognise(file, options.get("columns")).NAME for file in files))
     parts = [Part(file.name, split, read(file, image_dir=image_dir, **options)) for file, split in files.items()]
     return Source(str(path), " and ".join(readers), parts)

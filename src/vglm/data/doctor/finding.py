@@ -43,7 +43,7 @@ class Example:
 
     Attributes:
         where: The sample's id, or the row of the file.
-        text: What is to be seen there, mostly the data's own words; empty where the picture says it all.
+        text: What the example shows, mostly a quote from the data; empty where the picture suffices.
         sample: The row whose picture is to be shown, if it has one that can be opened.
     """
 

@@ -33,7 +33,7 @@ PICTURE = np.dtype(
         ("height", np.uint32),
         ("mode", "U8"),  # as Pillow calls it, before the conversion to RGB
         ("format", "U8"),
-        ("is_turned", np.bool_),  # EXIF asks for a turn, which the model does not apply
+        ("is_turned", np.bool_),  # EXIF asks for a rotation, which the model does not apply
         ("is_plain", np.bool_),  # all pixels have the same colour
         ("pixels", np.uint64, (2,)),  # the first 128 bits of `image_sha256`
         ("cells", np.uint8, (GRID, GRID, 3)),  # `shrink`

@@ -107,7 +107,7 @@ def write_report(diagnosis: Diagnosis, folder: Path, language: Language | None =
 
 
 class _Voice:
-    """Puts words, and lists of them, into one language; other values stay as they are."""
+    """Translates texts, and lists of them, into one language; other values are unchanged."""
 
     def __init__(self, language: Language) -> None:
         self._language = language

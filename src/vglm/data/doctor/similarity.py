@@ -2,7 +2,7 @@
 
 A picture is shrunk to 9 x 9 cells. Its perceptual hash has one bit for each pair of neighbouring cells: is the right
 (the lower) one brighter? Of 144 bits those of re-compressed, scaled or slightly edited copies differ in a few. The bits
-are dealt out to nine bands of 16; two hashes that differ in at most eight bits agree in at least one band, so only
+are distributed over nine bands of 16; two hashes that differ in at most eight bits agree in at least one band, so only
 pictures that share a band are compared.
 
 Bits that are the same in all pictures of a set (the black border of X-rays) make bands crowded. Where more than

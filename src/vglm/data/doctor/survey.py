@@ -1,4 +1,4 @@
-"""Read a data set once and keep, per row, a few numbers; the rows themselves wait in a temporary file.
+"""Read a data set once and keep a few numbers per row; the rows themselves are in a temporary file.
 
     with survey_rows(Source("openi", "xrayglm", [Part("openi-zh.json", None, rows)])) as survey:
         survey.rows["answer"]      # a hash of each answer, shape (rows,)
@@ -108,14 +108,14 @@ class Source:
 
 @dataclass
 class Survey:
-    """What is known of a data set after every row was read once.
+    """The facts of a data set after reading every row once.
 
     Attributes:
         source: What was read.
         splits: Names of the splits; "" stands for rows of no split.
         kinds: Names of the sorts of question; "" where a row names none.
         rows: Shape (usable rows,), dtype `ROW`.
-        bad_rows: Number of rows that no sample could be made of, but for a missing picture.
+        bad_rows: Number of unusable rows, apart from those with a missing picture.
         missing: Number of rows of which only the picture is missing, and which are not among `rows` for that.
         absent: The rows whose picture their reader did not find.
         images: For each distinct picture the first row that shows it, shape (pictures,).
@@ -182,7 +182,7 @@ class Survey:
 
     @cached_property
     def content_of_row(self) -> NDArray[np.int64]:
-        """What each row shows, by content if the pictures were decoded, else by place; -1 without a picture."""
+        """What each row shows, by content if the pictures were decoded, else by path; -1 without a picture."""
         if not len(self.images):
             return np.full(len(self), -1, np.int64)
         contents = np.arange(len(self.images))
@@ -287,12 +287,12 @@ def survey_rows(
                 _samples=samples,
                 _bad=bad,
                 ids=ids,
-                other_tasks={place: _question_hashes(task) for place, task in (other_tasks or {}).items()},
+                other_tasks={task_name: _question_hashes(task) for task_name, task in (other_tasks or {}).items()},
             )
 
 
 def hash_text(text: str) -> int:
-    """64 bits that stand for a text; never 0."""
+    """A 64-bit hash of a text; never 0."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) or 1
 
 
@@ -361,21 +361,23 @@ def _keep_in_memory_picture(sample: Sample, folder: Path, number: int) -> Sample
 
 def _pack(sample: Sample, split: str | None) -> dict[str, Any]:
     image = sample.image
-    place: Any = str(image) if isinstance(image, Path) else None
+    location: Any = str(image) if isinstance(image, Path) else None
     if isinstance(image, ImageSlice):
-        place = [str(image.file), image.offset, image.size, image.is_base64]
+        location = [str(image.file), image.offset, image.size, image.is_base64]
     meta = {**sample.meta, "split": split} if split else dict(sample.meta)
     turns = [[turn.question, turn.answer] for turn in sample.turns]
     window = None if sample.window is None else sample.window.record()
-    named = {"id": sample.id, "group": sample.group, "image": place, "turns": turns, "language": sample.language}
+    named = {"id": sample.id, "group": sample.group, "image": location, "turns": turns, "language": sample.language}
     return {**named, "meta": meta, "window": window}
 
 
 def _unpack(record: Mapping[str, Any]) -> Sample:
-    place = record["image"]
-    image: Path | ImageSlice | None = None if place is None else Path(place) if isinstance(place, str) else None
-    if isinstance(place, list):
-        image = ImageSlice(Path(place[0]), *place[1:])
+    location = record["image"]
+    image: Path | ImageSlice | None = (
+        None if location is None else Path(location) if isinstance(location, str) else None
+    )
+    if isinstance(location, list):
+        image = ImageSlice(Path(location[0]), *location[1:])
     turns = tuple(Turn(question, answer) for question, answer in record["turns"])
     window = None if record["window"] is None else Window.recorded(record["window"], record["id"])
     return Sample(record["id"], record["group"], image, turns, record["language"], record["meta"], window)

@@ -1,4 +1,4 @@
-"""What can be seen in a text alone: phrases and tokens that do not belong into an answer, and its language.
+"""Checks of a single text: phrases and tokens that do not belong in an answer, and its language.
 
 >>> marks_of("As an AI language model, I cannot see XXXX.")
 <Mark.BOILERPLATE|UNRESOLVED: 6>
@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 
 
 class Mark(IntFlag):
-    """What is wrong with an answer; the last is no fault, but no answer of the model will ever look so."""
+    """Problems of an answer; the last is not an error, but the model never produces such answers."""
 
     EMPTY = 1
     BOILERPLATE = 2
@@ -64,7 +64,7 @@ _OTHER_SCRIPT = re.compile(r"[\u0370-\u1fff\u3040-\u30ff\uac00-\ud7af]")
 
 
 def marks_of(answer: str) -> Mark:
-    """Look for what does not belong into an answer."""
+    """Find text that does not belong in an answer."""
     marks = Mark(0)
     if _EMPTY.fullmatch(answer.strip()):
         return Mark.EMPTY
@@ -94,7 +94,7 @@ def evidence(text: str) -> str:
 
 
 def language_of(text: str) -> Script:
-    """Tell a text's language by its script, where a Latin word counts as much as two Chinese characters."""
+    """Infer a text's language from its script, where a Latin word counts as two Chinese characters."""
     han, latin, other = (len(pattern.findall(text)) for pattern in (_HAN, _LATIN_WORD, _OTHER_SCRIPT))
     total = han + 2 * latin + other
     if total == 0:

@@ -3,7 +3,7 @@
     read("data/openi/openi-zh.json")            yields a Sample for a good row and a BadRow for another
     read_samples("data/openi/openi-zh.json")    yields samples, and reports all bad rows in one DataError at the end
 
-A format is one module of this package with the four names of `Reader`; one that is added is found by its name alone.
+A format is one module of this package with the four names of `Reader`; a new module is found without being registered.
 """
 
 import difflib
@@ -84,7 +84,7 @@ def formats() -> dict[str, Reader]:
 
 
 def recognise(path: str | Path, columns: Mapping[str, Any] | None = None) -> Reader:
-    """Tell a file's or folder's format by what is in it.
+    """Recognise the format of a file or folder by its content.
 
     Args:
         path: A file, a folder, or `hf://owner/name` for a data set of the Hugging Face hub.
@@ -158,13 +158,13 @@ def read(
         raise DataError(f"{path} does not exist. Expected data in the format {format}: {reader.SCHEMA}.")
     _rename_english(options)
     _check_options(reader, options)
-    place = Path(path)
+    source = Path(path)
     if not is_hub_name(path):
-        _check_kind(place)
+        _check_kind(source)
     rule = options.pop(_WINDOW, getattr(reader, "WINDOW", None))
     keep = {*_names(options.pop(_KEEP, None)), *getattr(reader, "KEPT", ()), *_own_keys(options)}
     rows = reader.read(
-        place, image_dir=None if image_dir is None else Path(image_dir), name=name or place.name, **options
+        source, image_dir=None if image_dir is None else Path(image_dir), name=name or source.name, **options
     )
     if rule is not None:
         check_rule(rule)
@@ -177,7 +177,7 @@ def read(
 
 
 def add_window(sample: Sample, rule: WindowRule | None = "auto") -> Sample | BadRow:
-    """Give a sample the window through which its picture is to be seen.
+    """Set the window through which a sample's picture is shown.
 
     Args:
         sample: As a reader made it. A picture of 8 bits, and a sample without picture, are left as they are.

@@ -1,4 +1,4 @@
-r"""Read Arrow tables where they lie: an Arrow file, or a folder that `datasets` saved (`save_to_disk`).
+r"""Read Arrow tables without copying them: an Arrow file, or a folder that `datasets` saved (`save_to_disk`).
 
     pets/state.json, pets/data-00000-of-00001.arrow          one data set
     pets/dataset_dict.json, pets/train/..., pets/test/...    one for each split
@@ -135,8 +135,8 @@ def read_split(
     for number, row in enumerate(itertools.islice(rows, limit), start=1):
         if table is None:
             table = TableReader.start(path, folders, name, row, cells, **options)
-        place = number if split is None else f"{split}:{number}"
-        yield from table.read(place, row, None if split is None else split_name(split.split("_")[0]))
+        row_name = number if split is None else f"{split}:{number}"
+        yield from table.read(row_name, row, None if split is None else split_name(split.split("_")[0]))
 
 
 def to_text(value: Any) -> Any:
@@ -196,7 +196,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 else reader
             )
             for batch in batches:
-                batch.validate(full=True)  # an offset that leads elsewhere would end the process
+                batch.validate(full=True)  # an offset outside the data would crash the process
                 if batch.num_rows > _MOST_ROWS_PER_BYTE * batch.nbytes:
                     raise pa.ArrowInvalid(f"{batch.num_rows:,} rows in {batch.nbytes:,} bytes")
                 for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
@@ -205,8 +205,8 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                         name: _values(part.column(index), file, whole, labels.get(name))
                         for index, name in enumerate(part.schema.names)
                     }
-                    for place in range(part.num_rows):
-                        yield {name: values[place] for name, values in columns.items()}
+                    for index in range(part.num_rows):
+                        yield {name: values[index] for name, values in columns.items()}
     except DataError:
         raise
     except Exception as error:  # pyarrow raises many kinds for damaged tables

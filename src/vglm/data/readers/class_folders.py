@@ -1,4 +1,4 @@
-r"""Read pictures that lie in a folder for each class, as `datasets`' imagefolder and torchvision's ImageFolder do.
+r"""Read pictures from one folder per class, as `datasets`' imagefolder and torchvision's ImageFolder do.
 
     scenes/beach/001.jpg        or with splits:     scenes/train/beach/001.jpg
     scenes/forest/001.jpg                           scenes/test/forest/017.jpg
@@ -46,12 +46,12 @@ def recognises(path: Path) -> bool:
     try:
         if not path.is_dir() or any(_is_data(entry) for entry in path.iterdir() if entry.is_file()):
             return False
-        places = _places(path)
-        names = {folder.name for _, folder in places}
+        class_folders = _class_folders(path)
+        names = {folder.name for _, folder in class_folders}
         return (
             len(names) > 1
             and not any(_NO_CLASSES.fullmatch(name.lower()) or _NUMBERED.search(name) for name in names)
-            and all(map(_holds_pictures, (folder for _, folder in places)))
+            and all(map(_holds_pictures, (folder for _, folder in class_folders)))
         )
     except OSError:
         return False
@@ -68,8 +68,8 @@ def read(
     Raises:
         DataError: There are less than two such folders.
     """
-    places = _places(path) if path.is_dir() else []
-    classes = sorted({folder.name for _, folder in places})
+    class_folders = _class_folders(path) if path.is_dir() else []
+    classes = sorted({folder.name for _, folder in class_folders})
     if len(classes) < 2:
         actual = ", ".join(classes) or "none"
         raise DataError(f"{path}: expected folders of two classes or more, found {actual}. Pass the folder above them.")
@@ -78,13 +78,13 @@ def read(
         "en": ENGLISH_QUESTION.format(", ".join(classes)),
     }
     language, question = FixedQuestion(own, **options).about(options.get("question") or "", *classes)
-    for split, folder in places:
-        place = folder.relative_to(path).as_posix()
+    for split, folder in class_folders:
+        class_path = folder.relative_to(path).as_posix()
         files = _files(folder)
         if not files:
-            yield BadRow(place, fault("pictures in the folder", "none", "add some, or remove the folder"))
+            yield BadRow(class_path, fault("pictures in the folder", "none", "add some, or remove the folder"))
         for file in files:
-            row = f"{place}/{file.name}"
+            row = f"{class_path}/{file.name}"
             if not file.name.lower().endswith(_PICTURES):
                 yield BadRow(row, fault("a picture", quote(file.name), "convert it, or take it out"))
                 continue
@@ -92,7 +92,7 @@ def read(
             yield Sample(f"{name}#{row}", row, file, (Turn(question, folder.name),), language, meta)
 
 
-def _places(path: Path) -> list[tuple[str | None, Path]]:
+def _class_folders(path: Path) -> list[tuple[str | None, Path]]:
     """The classes' folders, each with its split if it lies below one."""
     folders = subfolders(path)
     if folders and all(split_name(folder.name) for folder in folders):

@@ -7,7 +7,7 @@
     }
 
 Every caption (five a picture, usually) makes a sample; captions of one picture share its group. White space around
-captions, of which the published files have some, is taken off.
+captions, which the published files have in places, is removed.
 
 Source: https://cocodataset.org/#format-data, "Image Captioning".
 """

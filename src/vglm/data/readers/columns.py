@@ -5,8 +5,8 @@
 
 A column's role is inferred from its name, only if exactly one column fits. A table without a question column needs
 `question`, unless its answers are captions. Columns with no part of their own go into `Sample.meta`. A list of answers,
-one a person, is kept there as `answers` for the VQA accuracy, and the one most people gave (of several the first) is
-the answer. Rows that hold `messages` or LLaVA's `conversations` are read as dialogues.
+one per person, is kept there as `answers` for the VQA accuracy, and the most frequent one (the first of several) is the
+answer. Rows that hold `messages` or LLaVA's `conversations` are read as dialogues.
 """
 
 import json
@@ -236,7 +236,7 @@ class TableReader:
             yield from self._read_columns(self.columns, number, row, split)
 
     def _read_plain(self, columns: Columns, number: int | str, row: Mapping[str, Any]) -> Sample | None:
-        """The sample of a row in which nothing is out of the ordinary, in a sixth of the time; None for any other.
+        """The sample of an ordinary row, in a sixth of the time; None for any other row.
 
         It has a picture that is there, one question and one answer, both plain text, and perhaps further keys.
         """
@@ -278,7 +278,7 @@ class TableReader:
     ) -> Iterator[Sample | BadRow]:
         check = RowCheck(number)
         several: SeveralImages = self.dialogues.several_images
-        answer, people_said = self._answer(check, row, columns.answer)
+        answer, votes = self._answer(check, row, columns.answer)
         question = self._question_of(check, row, columns)
         history = read_history(check, row.get("history"))
         cell = row.get(columns.image) if columns.image else None
@@ -299,8 +299,8 @@ class TableReader:
             split = check.split(row.get(columns.split), columns.split)
         if split is not None:
             meta["split"] = split
-        if people_said:
-            meta["answers"] = people_said
+        if votes:
+            meta["answers"] = votes
         system = optional_text(check, row, columns.system)
         if system and self.dialogues.system == "meta":
             meta["system"] = system
@@ -346,8 +346,8 @@ class TableReader:
                 check.fail(f"{column!r} to be a JSON list", quote(value), 'write ["first answer", "second answer"]')
                 return "", []
         if isinstance(value, list) and column not in _CAPTIONS:
-            people_said = read_answers(check, value, repr(column))
-            return max(people_said, key=people_said.count, default=""), people_said
+            votes = read_answers(check, value, repr(column))
+            return max(votes, key=votes.count, default=""), votes
         answers = row.get(_ANSWERS)
         if (
             column != _ANSWERS

@@ -228,7 +228,7 @@ def _name(image: Any) -> Any:
 
 
 def _messages(check: RowCheck, row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The row's messages; those that are no objects are a fault."""
+    """The row's messages; those that are not objects are a fault."""
     messages = row.get(key)
     if not isinstance(messages, list) or not messages:
         actual = "an empty list" if messages == [] else kind_of(messages) if key in row else "no such key"

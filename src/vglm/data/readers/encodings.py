@@ -1,4 +1,4 @@
-r"""Say in which encoding a text file is, where that is not UTF-8: all that a user needs in order to save it again.
+r"""Name the encoding of a text file that is not UTF-8, so that a user can save it again as UTF-8.
 
 name_encoding(b"\xff\xfei\x00m\x00")                       "UTF-16"
 name_encoding("图片,问题".encode("gbk"))                    "probably GBK"
@@ -68,12 +68,12 @@ def refuse_other_encodings(path: Path) -> None:
         raise DataError(f"{path}: not UTF-8: it is {name}. Save the file as UTF-8.")
 
 
-def not_utf8(path: Path, error: UnicodeDecodeError, place: str = "") -> DataError:
-    """What to raise where reading came upon bytes that are not UTF-8, and that begin at `place`, `byte 7 is `."""
+def not_utf8(path: Path, error: UnicodeDecodeError, where: str = "") -> DataError:
+    """What to raise where reading came upon bytes that are not UTF-8, and that begin at `where`, `byte 7 is `."""
     try:
         with path.open("rb") as file:
             name = name_encoding(file.read())
     except (OSError, MemoryError):
         name = None
     reason = f"it is {name}" if name else error.reason
-    return DataError(f"{path}: {place}not UTF-8: {reason}. Save the file as UTF-8.")
+    return DataError(f"{path}: {where}not UTF-8: {reason}. Save the file as UTF-8.")

@@ -175,13 +175,13 @@ def _save(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_save(item, folder) for item in value]
     if isinstance(value, dict) and {"bytes", "path"} == set(value):
-        content, place = value["bytes"], value["path"]
-        if content is None and isinstance(place, str) and place.rpartition("::")[2].startswith(_HUB_ADDRESSES):
+        content, address = value["bytes"], value["path"]
+        if content is None and isinstance(address, str) and address.rpartition("::")[2].startswith(_HUB_ADDRESSES):
             import fsspec
 
-            with fsspec.open(place, "rb") as file:
+            with fsspec.open(address, "rb") as file:
                 content = file.read()
-        return place if content is None else _write(content, folder)
+        return address if content is None else _write(content, folder)
     return value
 
 

@@ -25,7 +25,7 @@ _BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A
 _LONGEST_NAME = 255
 
 Listings = dict[str, Mapping[str, list[str]]]
-"""What folders hold, as far as they were looked into."""
+"""The content of folders that were listed so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Alike:
 
 
 def explain(name: str) -> tuple[str, str] | None:
-    """Say what a text is that cannot be the name of a file in the data set's folders.
+    """Explain a text that cannot be the name of a file in the data set's folders.
 
     Args:
         name: The text, for which no file was found.
 
     Returns:
-        What it is, if that is not plain to see, and what to do; None if it may be a file's name.
+        What it is, if that is not obvious, and what to do; None if it may be a file's name.
     """
     if name.lower().startswith("file:"):
         return "an address of a file", "write its name without file://"
@@ -77,7 +77,7 @@ def plain(name: str) -> str:
 
 
 def find_alike(root: Path, name: str, listings: Listings) -> Alike | None:
-    """Look for the file that a name means though it is not written so.
+    """Find the file that a name means although it is spelt differently.
 
     Args:
         root: The folder from which the name starts.

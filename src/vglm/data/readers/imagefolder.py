@@ -49,7 +49,7 @@ def read(
     if not files:
         raise DataError(f"{path}: expected a folder with {' or '.join(_FILES)}, found neither. Pass the folder.")
     for file in files:
-        place = file.relative_to(path).as_posix()
+        relative = file.relative_to(path).as_posix()
         rows, names = _open(file)
         chosen: Any = {"image_column": next((name for name in ("file_name", "file_names") if name in names), None)}
         if "image" in (options.get("columns") or {}):
@@ -62,10 +62,10 @@ def read(
         table = TableReader.start(file, ImageFolders(file.parent, image_dir), name, names, cells, **chosen)
         for number, row in rows:
             if isinstance(row, BadRow):
-                yield BadRow(f"{place}:{number}", row.fault)
+                yield BadRow(f"{relative}:{number}", row.fault)
                 continue
             yield from table.read(
-                f"{place}:{number}", row, None if file.parent == path else split_name(file.parent.name)
+                f"{relative}:{number}", row, None if file.parent == path else split_name(file.parent.name)
             )
 
 

@@ -68,7 +68,7 @@ def peek_json(path: Path) -> Peek:
 
 @lru_cache(maxsize=8)
 def _peek(path: Path, modified_ns: int, size: int) -> Peek:
-    """Every format looks at the same file in turn: the stamp keeps one look for all of them."""
+    """Every format peeks at the same file: the stamp lets them share one result."""
     length = _HEAD_BYTES
     while True:
         with path.open("rb") as file:
@@ -80,11 +80,11 @@ def _peek(path: Path, modified_ns: int, size: int) -> Peek:
 
 
 class _Beginning:
-    """The first characters of a JSON file, parsed as far as they go."""
+    """The first characters of a JSON file, parsed up to where they end."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.place = 0
+        self.position = 0
         self.decoder = json.JSONDecoder()
 
     def peek(self) -> Peek:
@@ -102,7 +102,7 @@ class _Beginning:
         try:
             first = self._value()
         except ValueError:
-            self.place += 1
+            self.position += 1
             with contextlib.suppress(ValueError):
                 self._keys(keys, records)
             return Peek("object", tuple(keys), tuple(records))
@@ -121,18 +121,18 @@ class _Beginning:
             key = self._value()
             if self._next_character() != ":":
                 return
-            self.place += 1
+            self.position += 1
             keys.append(key)
             if self._next_character() == "[":
-                start = self.place
+                start = self.position
                 records += self._elements()
-                self.place = start
+                self.position = start
             self._value()
             if self._next_character() == ",":
-                self.place += 1
+                self.position += 1
 
     def _elements(self) -> Iterator[Any]:
-        self.place += 1
+        self.position += 1
         for _ in range(_RECORDS):
             if self._next_character() in ("", "]"):
                 return
@@ -141,20 +141,20 @@ class _Beginning:
             except ValueError:
                 return
             if self._next_character() == ",":
-                self.place += 1
+                self.position += 1
 
     def _value(self) -> Any:
         try:
-            value, self.place = self.decoder.raw_decode(self.text, self.place)
+            value, self.position = self.decoder.raw_decode(self.text, self.position)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
         return value
 
     def _next_character(self) -> str:
-        """Go to the next character that is no white space; empty at the end."""
-        while self.place < len(self.text) and self.text[self.place] in " \t\r\n":
-            self.place += 1
-        return self.text[self.place : self.place + 1]
+        """Move to the next character that is not white space; empty at the end."""
+        while self.position < len(self.text) and self.text[self.position] in " \t\r\n":
+            self.position += 1
+        return self.text[self.position : self.position + 1]
 
 
 def load_json(path: Path) -> Any:
@@ -174,8 +174,8 @@ def load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         refuse_other_encodings(path)
-        place = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{path}: not valid JSON at {place}: {error.msg}. Correct the file there.") from error
+        position = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{path}: not valid JSON at {position}: {error.msg}. Correct the file there.") from error
     except UnicodeDecodeError as error:
         raise not_utf8(path, error, f"byte {error.start} is ") from error
     except (ValueError, RecursionError) as error:
@@ -232,44 +232,44 @@ def iterate_list(path: Path, shape: str) -> Iterator[Any]:
         count = None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}. Expected a JSON file.") from error
-    if not count:  # empty, or no list: whoever reads it whole says where it is damaged
+    if not count:  # empty, or no list: reading the whole file reports where it is damaged
         yield from load_list(path, shape)
 
 
 def _elements_of(file: TextIO) -> Generator[Any, None, int | None]:
-    """The elements of a list as its text comes in; returns how many there were, None if it is no list that ends."""
+    """The elements of a list as its text comes in; returns how many there were, None if it is not a complete list."""
     decoder = json.JSONDecoder()
     text, count = file.read(_CHUNK), 0
 
-    def skip(place: int) -> int:
-        """Where the next character stands that is no white space."""
-        blanks = _BLANKS.match(text, place)
-        return blanks.end() if blanks else place
+    def skip(position: int) -> int:
+        """The position of the next character that is not white space."""
+        blanks = _BLANKS.match(text, position)
+        return blanks.end() if blanks else position
 
-    place = skip(0)
-    if text[place : place + 1] != "[":
+    position = skip(0)
+    if text[position : position + 1] != "[":
         return None
-    place += 1
+    position += 1
     while True:
-        start, place = place, skip(place)
-        if text[place : place + 1] == "]":
+        start, position = position, skip(position)
+        if text[position : position + 1] == "]":
             break
         try:
-            if count and text[place : place + 1] != ",":
+            if count and text[position : position + 1] != ",":
                 raise ValueError
-            value, place = decoder.raw_decode(text, skip(place + 1) if count else place)
-            following = skip(place)
+            value, position = decoder.raw_decode(text, skip(position + 1) if count else position)
+            following = skip(position)
             if text[following : following + 1] not in (",", "]"):  # a number may go on
                 raise ValueError
         except (ValueError, RecursionError):
             more = file.read(max(_CHUNK, len(text) - start))
             if not more:
                 return None
-            text, place = text[start:] + more, 0
+            text, position = text[start:] + more, 0
             continue
         count += 1
         yield value
-    return count if skip(place + 1) == len(text) and not file.read().strip() else None
+    return count if skip(position + 1) == len(text) and not file.read().strip() else None
 
 
 def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:
@@ -280,7 +280,7 @@ def iterate_rows(path: Path, shape: str) -> Iterator[tuple[int, Any]]:
         shape: What a row should be, for messages.
 
     Yields:
-        Row number and row: for a list the element's place counting from 1, for JSON Lines the line's. A line that is
+        Row number and row: for a list the element's number counting from 1, for JSON Lines the line's. A line that is
         not JSON comes as a `BadRow`; empty lines are passed over.
 
     Raises:

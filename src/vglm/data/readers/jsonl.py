@@ -1,4 +1,4 @@
-"""Read JSON Lines: one object a line with a picture's name, a question and an answer; a JSON list of them too.
+"""Read JSON Lines, one object per line with a picture's name, a question and an answer, or a JSON list of them.
 
     {"image": "cats/1.jpg", "question": "How many cats are there?", "answer": "Two.", "patient_id": "p7"}
 

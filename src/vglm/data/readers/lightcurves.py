@@ -6,12 +6,12 @@
 
 `file` and `type` are needed. A type is a name of `vglm.data.astronomy.questions.TYPES` in Chinese or English, or a
 catalogue's code for one. `star` keeps a star's files on one side of a split; without it the FITS header's object, or
-the file's name, stands for the star. `period` (days) and `amplitude` (magnitudes) may be empty: then they are not asked
+the file's name, identifies the star. `period` (days) and `amplitude` (magnitudes) may be empty: then they are not asked
 about. `split` is train, validation or test. Other columns go into `Sample.meta`.
 
 The light curves themselves are described in `vglm.data.astronomy.files`, the pictures in `vglm.data.astronomy.plots`.
 Each is drawn once and kept as PNG in `picture_dir`, under a name made of the file's content and the settings; the data
-are not touched.
+are not changed.
 
 Source: the table is ours; types and codes follow the General Catalogue of Variable Stars (Samus et al. 2017, ARep 61,
 80).

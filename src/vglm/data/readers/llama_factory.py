@@ -127,7 +127,7 @@ def _message(message: dict[str, Any], tags: Mapping[str, str]) -> dict[str, Any]
 
 
 def _rows(file: Path) -> tuple[list[str], Iterator[tuple[int, Any]]]:
-    """The columns as far as the first rows show them, and the rows."""
+    """The columns that the first rows have, and the rows."""
     peek = peek_json(file)
     if peek.kind == "other":
         rows = iterate_csv(file)

@@ -1,4 +1,4 @@
-r"""The marks that stand for a picture in a row's texts: one reading of them for all formats.
+r"""Image placeholders in a row's texts, read in the same way for all formats.
 
 settle_marks(check, ["<image>\nWho?"], ["Ann."], ["a.png"])              ["Who?"], ["a.png"]
 settle_marks(check, ["Picture 1: <img>a.png</img>\nWho?"], ["Ann."], []) ["Who?"], ["a.png"]
@@ -35,7 +35,7 @@ _UNKNOWN = re.compile(r"<\|?(?:video|audio)(?:_pad|_placeholder|[ _-]?\d+)?\|?>|
 def settle_marks(
     check: RowCheck, questions: Sequence[str], answers: Sequence[str], images: Sequence[Any]
 ) -> tuple[list[str], list[Any]]:
-    """Take the marks out of a row's questions, and see that every text is left with something to say.
+    """Remove the marks from a row's questions, and check that no text becomes empty.
 
     Args:
         check: Takes up what is wrong.

@@ -12,9 +12,10 @@ into `meta["view"]`; the patient is the group. Rows are lines of the split file,
 
 A report's sections begin with a heading in capitals and a colon at the start of a line; the usual headings are known in
 small letters and misspelt too. CONCLUSION and FINDINGS AND IMPRESSION count as the impression, a heading that names a
-view (CHEST, TWO VIEWS) as the findings; of a section that comes twice the last counts. A report with neither findings
-nor impression has what follows the first paragraph of its last section in their place. What was asked and how the
-picture was made (indication, history, technique, comparison) is never part of the answer unless `sections` names it.
+view (CHEST, TWO VIEWS) as the findings; of a section that occurs twice the last one is used. A report with neither
+findings nor impression has what follows the first paragraph of its last section in their place. What was asked and how
+the picture was made (indication, history, technique, comparison) is never part of the answer unless `sections` names
+it.
 
 Sources: Johnson et al. 2019, "MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs",
 https://physionet.org/content/mimic-cxr-jpg/2.0.0/; the sections as MIT-LCP/mimic-cxr:txt/section_parser.py tells them
@@ -109,7 +110,7 @@ def read(
         sections: The parts of the report that make up the answer, under their usual names. A report with none of them
             is a bad row.
         skip_reports: Leave out the rows whose report has none of the sections, with one warning that counts them.
-        views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are no rows.
+        views: Which views to take, such as `[PA, AP]`, by the metadata file; all if None. Others are not rows.
         several_images: What to make of a study with several pictures of the views taken: `each` makes a sample of every
             one, `first` of the first in the file, `refuse` bad rows of the others.
         question: The question; XrayGLM's question in English by default.
@@ -158,10 +159,10 @@ def read(
         if study in seen and several_images == "refuse":
             check.fail("one picture a study", f"another one of s{study}", "set dataset.options.several_images=each")
         seen.add(study)
-        place = f"p{subject[:2]}/p{subject}/s{study}"
-        image = check.image(folders, *(f"{place}/{dicom}{suffix}" for suffix in _SUFFIXES))
+        study_path = f"p{subject[:2]}/p{subject}/s{study}"
+        image = check.image(folders, *(f"{study_path}/{dicom}{suffix}" for suffix in _SUFFIXES))
         try:
-            report = load(reports / f"{place}.txt")
+            report = load(reports / f"{study_path}.txt")
         except _NoSection as error:
             if skip_reports:
                 skipped += 1

@@ -69,7 +69,7 @@ def read(
 
     Yields:
         One sample a row; rows that name the picture of a later row come at the end. A row is bad if it has more or
-        fewer cells than the header, less than two options, an answer that is none of them, or no picture.
+        fewer cells than the header, less than two options, an answer that is not one of them, or no picture.
 
     Raises:
         DataError: The file cannot be read, is not UTF-8, has a quotation mark that is not closed, lacks a column, or
@@ -86,16 +86,16 @@ def read(
         )
     pictures: dict[str, ImageSlice] = {}
     waiting: list[tuple[int, Sample, str]] = []
-    for number, cells, place in rows:
+    for number, cells, picture in rows:
         if isinstance(cells, BadRow):
             yield cells
             continue
         check = RowCheck(number)
         sample = _sample(check, cells, f"{name}#{number}", language)
         index = cells["index"].strip()
-        if place is not None:
-            pictures[index] = place
-            yield check.outcome(replace(sample, image=place))
+        if picture is not None:
+            pictures[index] = picture
+            yield check.outcome(replace(sample, image=picture))
         elif not (reference := cells["image"].strip()):
             check.fail("'image' to be a picture in base64", "an empty cell", "add it")
             yield check.outcome(sample)
@@ -141,7 +141,7 @@ def _sample(check: RowCheck, cells: dict[str, str], id: str, language: Language 
 
 
 class _Rows:
-    """The rows of a TSV file, with the place of each picture in it; nothing but one row is held.
+    """The rows of a TSV file, with where each picture is in it; only one row at a time is in memory.
 
     Args:
         path: The file.
@@ -173,9 +173,9 @@ class _Rows:
                 yield number, BadRow(number, problem), None
                 continue
             row = dict(zip(self.names, cells, strict=True))
-            yield number, row, self._place(row["image"])
+            yield number, row, self._picture_slice(row["image"])
 
-    def _place(self, cell: str) -> ImageSlice | None:
+    def _picture_slice(self, cell: str) -> ImageSlice | None:
         """Where in the file a picture's cell is; None for one that names another row."""
         if len(cell) <= _LONGEST_REFERENCE:
             return None

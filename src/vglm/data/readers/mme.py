@@ -80,7 +80,7 @@ def read(
         category = os.path.basename(os.path.abspath(folder))
         beside = folder / _IMAGES if (folder / _IMAGES).is_dir() else folder
         apart = None if image_dir is None else image_dir / category
-        places = ImageFolders(beside, apart / _IMAGES if apart and (apart / _IMAGES).is_dir() else apart)
+        image_folders = ImageFolders(beside, apart / _IMAGES if apart and (apart / _IMAGES).is_dir() else apart)
         for file in _question_files(folder):
             names = [f"{file.stem}{suffix}" for ending in IMAGE_SUFFIXES for suffix in (ending, ending.upper())]
             for number, line in _lines(file):
@@ -90,7 +90,7 @@ def read(
                 word = answer.strip().lower()
                 if not tab or not question.strip() or word not in _ANSWERS:
                     check.fail("a question, a tab, and Yes or No", quote(line), "correct the line")
-                image = check.image(places, *names)
+                image = check.image(image_folders, *names)
                 meta = {"category": category, "pair": f"{category}/{file.stem}", "choices": [*_ANSWERS.values()]}
                 yield check.outcome(
                     Sample(
@@ -114,8 +114,8 @@ def _categories(path: Path) -> list[Path]:
 
 
 def _question_files(folder: Path) -> list[Path]:
-    place = folder / _QUESTIONS if (folder / _QUESTIONS).is_dir() else folder
-    return sorted(path for path in place.glob("*.txt") if path.is_file() and not path.name.startswith("."))
+    directory = folder / _QUESTIONS if (folder / _QUESTIONS).is_dir() else folder
+    return sorted(path for path in directory.glob("*.txt") if path.is_file() and not path.name.startswith("."))
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -14,8 +14,8 @@
     </eCitation>
 
 The path is a folder of such files (`ecgen-radiology/1.xml`, ...) or one of them. A picture is `<parentImage id>` with
-the suffix of a picture, under `image_dir` or beside the file. The study is the group. XXXX stands for what was taken
-out of the report to keep the patient unknown.
+the suffix of a picture, under `image_dir` or beside the file. The study is the group. XXXX replaces text that was
+removed from the report to protect the patient's identity.
 
 Source: the collection's files, https://openi.nlm.nih.gov/faq (Demner-Fushman et al. 2016,
 https://doi.org/10.1093/jamia/ocv080).

@@ -2,8 +2,8 @@ r"""Read Parquet: a file, or a folder of them as the hub keeps data sets (`data/
 
     {"image": {"bytes": b"\x89PNG...", "path": "0001.png"}, "question": "How many cats?", "answer": "Two."}
 
-`datasets` turns the table into an Arrow table in its cache, once, from which rows and embedded pictures are read where
-they lie (`vglm.data.readers.arrow`). Columns are as in any table (`vglm.data.readers.columns`), messages too; class
+`datasets` turns the table into an Arrow table in its cache, once; rows and embedded pictures are read from it without
+copying (`vglm.data.readers.arrow`). Columns are as in any table (`vglm.data.readers.columns`), messages too; class
 labels become their names. Of a folder with several splits each row carries its own.
 
 Source: https://huggingface.co/docs/datasets/loading ("Parquet") and repository_structure.

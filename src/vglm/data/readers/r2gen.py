@@ -91,11 +91,11 @@ def read(
     questions = FixedQuestion({"zh": QUESTION, "en": ENGLISH_QUESTION}, question, language)
     for key, rows in content.items():
         for number, row in enumerate(rows, start=1):
-            place = f"{key}:{number}"
+            row_name = f"{key}:{number}"
             if not isinstance(row, dict):
-                yield not_an_object(place, row, '{"id", "report", "image_path"}')
+                yield not_an_object(row_name, row, '{"id", "report", "image_path"}')
                 continue
-            check = RowCheck(place)
+            check = RowCheck(row_name)
             report = check.text(row, "report")
             names = _image_names(check, row)
             refuse_several(check, len(names), several_images)
@@ -110,12 +110,12 @@ def read(
                 continue
             prompt_language, prompt = questions.about(report)
             sample = Sample(
-                id=f"{name}#{place}",
-                group=read_group(check, row) or group_name(row.get("id")) or f"{name}#{place}",
+                id=f"{name}#{row_name}",
+                group=read_group(check, row) or group_name(row.get("id")) or f"{name}#{row_name}",
                 image=None,
                 turns=(Turn(prompt, report.strip()),),
                 language=prompt_language,
-                meta={"split": split, "study": str(row.get("study_id") or row.get("id") or place), **meta},
+                meta={"split": split, "study": str(row.get("study_id") or row.get("id") or row_name), **meta},
             )
             yield from spread_images(sample, [image for image in images if image is not None], several_images)
 

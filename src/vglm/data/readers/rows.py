@@ -40,10 +40,10 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-# What pandas and spreadsheets write where there is no value.
+# What pandas and spreadsheets write for a missing value.
 NO_VALUES = frozenset(("nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!"))
 LONGEST_NO_VALUE = 20  # with blanks
-_NAMES_KEPT = 1 << 14
+_MAX_NAMES = 1 << 14
 _NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff \t\r\n"
 _PLAIN = re.compile(r"\w[\w./ -]*\Z")
 # CJK ideographs with extension A and the compatibility block
@@ -101,7 +101,7 @@ class ImageFolders:
         path = self.inside(name)
         if path is None or not os.path.isfile(path):  # unlike Path.is_file it answers for over-long names too
             return None
-        if len(there) >= _NAMES_KEPT:
+        if len(there) >= _MAX_NAMES:
             there.clear()
         return there.setdefault(name, path)
 
@@ -201,12 +201,12 @@ class RowCheck:
             self._absent = inside[0]
             self._absences.append(fault(f"image {quote(names[0])} in {folders}", "no such file", "add the file"))
         else:
-            places = " or ".join(dict.fromkeys(map(str, filter(None, (folders.beside, folders.image_dir)))))
-            self.fail(f"an image in {places}", f"the path {quote(names[0])}, which leaves it", "name a file inside")
+            allowed = " or ".join(dict.fromkeys(map(str, filter(None, (folders.beside, folders.image_dir)))))
+            self.fail(f"an image in {allowed}", f"the path {quote(names[0])}, which leaves it", "name a file inside")
         return None
 
     def meta(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What else is known of a row: what JSON can hold, with `kind` a text and `split` one of our words."""
+        """The metadata of a row: values that JSON can hold, with `kind` a text and `split` one of our names."""
         if not values:
             return {}
         if "kind" in values and not isinstance(values["kind"], str):
@@ -233,7 +233,7 @@ class RowCheck:
 
 
 class Joined:
-    """Entries that rows name by an id, as pictures and annotations do, where files were put together with care.
+    """Entries that rows refer to by an id, as pictures and annotations do, checked for conflicting ids.
 
     Args:
         key: What holds the id in an entry.
@@ -255,16 +255,16 @@ class Joined:
                 joined._put(entry[key], entry, index)
         return joined
 
-    def _put(self, identity: Any, entry: Any, place: int) -> bool:
-        first, _ = self._entries.setdefault(identity, (entry, place))
+    def _put(self, identity: Any, entry: Any, number: int) -> bool:
+        first, _ = self._entries.setdefault(identity, (entry, number))
         if first != entry:
-            self._others.setdefault(identity, (entry, place))
+            self._others.setdefault(identity, (entry, number))
         return bool(first == entry)
 
-    def add(self, check: "RowCheck", identity: Any, entry: Any, place: int) -> None:
-        """Take up a row under its own id; a fault if an earlier row has it with other content."""
-        if isinstance(identity, int | str) and not self._put(identity, entry, place):
-            self._fail(check, identity, entry, place)
+    def add(self, check: "RowCheck", identity: Any, entry: Any, number: int) -> None:
+        """Add a row under its own id; a fault if an earlier row has it with other content."""
+        if isinstance(identity, int | str) and not self._put(identity, entry, number):
+            self._fail(check, identity, entry, number)
 
     def __contains__(self, identity: object) -> bool:
         return identity in self._entries
@@ -276,11 +276,11 @@ class Joined:
             return None
         return self._entries[identity][0]
 
-    def _fail(self, check: "RowCheck", identity: Any, other: Any, place: int) -> None:
+    def _fail(self, check: "RowCheck", identity: Any, other: Any, number: int) -> None:
         first, earlier = self._entries[identity]
         check.fail(
             f"one {self.what} with {self.key!r} {identity!r}",
-            f"{_difference(first, other)} (numbers {earlier} and {place})",
+            f"{_difference(first, other)} (numbers {earlier} and {number})",
             "give the entries of files that were put together new numbers, or read each file by itself",
         )
 
@@ -312,7 +312,7 @@ def not_an_object(number: int | str, row: Any, shape: str) -> BadRow:
 
 
 def fault(expected: str, actual: str, fix: str) -> str:
-    """Say what is wrong with a row, in the words all readers use."""
+    """The message about a bad row, in the form that all readers use."""
     return f"expected {expected}, found {actual}; fix: {fix}"
 
 
@@ -357,7 +357,7 @@ def language_of(*texts: str) -> Language:
 
 
 def split_name(value: Any) -> str | None:
-    """Our word for a split: train, validation or test; None if the value is none of their usual names."""
+    """Our name of a split: train, validation or test; None if the value is not one of their usual names."""
     return _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
 
 
@@ -366,22 +366,22 @@ def group_in(row: Mapping[str, Any]) -> str | None:
     return next((id_.name for id_ in ids_in(row)), None)
 
 
-def read_answers(check: RowCheck, people_said: Any, label: str) -> list[str]:
-    """What several people answered to one question: a list of texts, or of objects with `answer`, as VQA's are.
+def read_answers(check: RowCheck, votes: Any, label: str) -> list[str]:
+    """The answers of several people to one question: a list of texts, or of objects with `answer`, as in VQA.
 
     Args:
         check: Takes up what is wrong.
-        people_said: The list.
+        votes: The list.
         label: Its name in messages.
 
     Returns:
         The answers, each as often as it was given; empty if they cannot be used.
     """
-    if not isinstance(people_said, list) or not people_said:
-        actual = "an empty list" if people_said == [] else kind_of(people_said)
+    if not isinstance(votes, list) or not votes:
+        actual = "an empty list" if votes == [] else kind_of(votes)
         check.fail(f"{label} to be a list of answers", actual, "list what people answered")
         return []
-    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in people_said]
+    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in votes]
     return [
         str(answer)
         if isinstance(answer, int | float) and not isinstance(answer, bool)
@@ -408,7 +408,7 @@ def list_options(options: Sequence[str]) -> str:
 
 
 def check_choice(option: str, value: str, choices: Any) -> None:
-    """Refuse an option's value that is not in its Literal.
+    """Refuse a value that is not in an option's Literal.
 
     Args:
         option: The option's name.
@@ -416,7 +416,7 @@ def check_choice(option: str, value: str, choices: Any) -> None:
         choices: The Literal type.
 
     Raises:
-        ConfigError: The value is none of the choices.
+        ConfigError: The value is not one of the choices.
     """
     if value not in get_args(choices):
         raise ConfigError(f"dataset.options.{option} must be one of {', '.join(get_args(choices))}, got {value!r}.")

@@ -1,4 +1,4 @@
-"""Refuse rows of which a reader would silently lose a part: unread question keys, image marks, empty texts.
+"""Refuse rows of which a reader would silently drop a part: unread question keys, image marks, empty texts.
 
 {"question": "Which?", "options": ["a cat", "a dog"], "answer": "B"}     -> a bad row: 'options' would be lost
 """
@@ -15,7 +15,7 @@ from vglm.data.readers.rows import RowCheck, is_blank, quote
 from vglm.data.sample import Sample, Turn
 
 KEPT = "kept"
-"""A row may name here those of its keys that are no part of the question; they stay in `Sample.meta`."""
+"""A row may name here those of its keys that are not part of the question; they stay in `Sample.meta`."""
 
 _QUESTION_KEYS = frozenset(
     (
@@ -28,11 +28,11 @@ _OPTION = re.compile(r"[A-H]|(?:option|choice|选项)s?[ _-]?(?:[a-hA-H]|\d)", r
 
 
 def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRow:
-    """Look over what a reader made of a row.
+    """Check the sample that a reader made of a row.
 
     Args:
         row: A sample, or a bad row, which passes through.
-        keep: Keys that belong into `meta` and are no part of the question.
+        keep: Keys that belong into `meta` and are not part of the question.
 
     Returns:
         The sample, with marks for its picture taken out of its questions, or what is wrong with it.
@@ -46,8 +46,8 @@ def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRo
                 break
         else:
             return row
-    place = row.id.rpartition("#")[2]
-    check = RowCheck(int(place) if place.isdecimal() else place)
+    number = row.id.rpartition("#")[2]
+    check = RowCheck(int(number) if number.isdecimal() else number)
     if unread:
         names = ", ".join(map(quote, unread))
         check.fail(
@@ -70,7 +70,7 @@ def affects_question(key: str) -> bool:
 
 
 def _is_unread(key: str, row: Sample, keep: Collection[str]) -> bool:
-    """Whether a key holds something that neither the reader nor the row says what to do with."""
+    """Whether a key holds something that neither the reader uses nor the row excludes."""
     is_known = key in keep or key in row.meta.get(KEPT, ()) or row.meta[key] in (None, "", [], {})
     return not is_known and not _is_offered(key, row)
 

@@ -147,11 +147,11 @@ def _load_answers(path: Path) -> Joined:
     for row in _load(path, "annotations")["annotations"]:
         if not isinstance(row, dict) or not isinstance(row.get("question_id"), int | str):
             continue  # the question that lacks its answer gets the fault
-        people_said = row.get("answers")
-        if isinstance(people_said, list):
-            people_said = [answer.get("answer") if isinstance(answer, dict) else answer for answer in people_said]
+        votes = row.get("answers")
+        if isinstance(votes, list):
+            votes = [answer.get("answer") if isinstance(answer, dict) else answer for answer in votes]
         rest: dict[str, Any] = {"question_id": row["question_id"], "answer": row.get("multiple_choice_answer")}
-        rest |= {"answers": people_said} if people_said not in (None, []) else {}
+        rest |= {"answers": votes} if votes not in (None, []) else {}
         rest |= {"kind": row["answer_type"]} if isinstance(row.get("answer_type"), str) else {}
         rest |= {"question_type": row["question_type"]} if isinstance(row.get("question_type"), str) else {}
         rest |= {"image_id": row["image_id"]} if isinstance(row.get("image_id"), int | str) else {}

@@ -1,4 +1,4 @@
-"""Read webdataset's tar shards: the files of one sample lie side by side and share their name up to the first dot.
+"""Read webdataset's tar shards: the files of one sample are adjacent and share their name up to the first dot.
 
     shard-000.tar
         0001.jpg      the picture

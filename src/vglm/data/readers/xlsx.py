@@ -1,4 +1,4 @@
-r"""Read a spreadsheet of Excel (`.xlsx`): a row of names, and in every row a picture's file name, question and answer.
+r"""Read an Excel spreadsheet (`.xlsx`): a header row, and in every row a picture's file name, question and answer.
 
     | image      | question        | answer | patient_id |
     | cats/1.jpg | How many cats?  | 2      | p7         |

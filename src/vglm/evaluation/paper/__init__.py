@@ -3,7 +3,7 @@
     vglm report outputs/xray/qlora/<time>/evaluation --format latex --output paper
     vglm report outputs/sweeps/<time> --format csv
 
-All of it is made of the records of the runs; what they lack is listed as missing.
+Everything comes from the records of the runs; what they lack is listed as missing.
 """
 
 from vglm.evaluation.paper.formats import FORMATS

@@ -1,4 +1,4 @@
-"""A reporting checklist after CLAIM 2024 and TRIPOD-LLM: items that the records answer, and those left to the author.
+"""A reporting checklist after CLAIM 2024 and TRIPOD-LLM: items answered by the records, and items left to the author.
 
 The items are in our own words, in the order of those lists; journals ask for the lists' own forms, which these answers
 fill. An item names the facts that answer it, see `vglm.evaluation.paper.methods.FACTS`; one without facts is for the
@@ -48,7 +48,7 @@ def write_checklist(account: Account, tables: Sequence[str], language: Language)
 
 
 def _answer(item: Mapping[str, Any], account: Account, tables: Sequence[str]) -> tuple[Sequence[Text], Sequence[Text]]:
-    """(what the records say to an item, what is left to the author)."""
+    """(the answer of the records to an item, what is left to the author)."""
     facts = item.get("facts", ())
     answers = [sentence for key in facts if key not in LONG for sentence in account.sentences.get(key, ())]
     files = ["methods.md"] if any(account.sentences.get(key) for key in facts if key in LONG) else []

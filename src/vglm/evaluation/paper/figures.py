@@ -3,6 +3,7 @@ r"""Figures for one column of a journal: SVG of 85 mm with texts of 7 points and
 An SVG goes into LaTeX with `\includesvg` of the package svg, or as a PDF that Inkscape or rsvg-convert make of it.
 """
 
+import math
 import textwrap
 from collections.abc import Sequence
 from html import escape
@@ -67,7 +68,7 @@ def score_figures(scored: Scored, language: Language) -> dict[str, str]:
 
 
 def method_figures(rows: Sequence[Row], language: Language) -> dict[str, str]:
-    """Each method's score after tuning with its interval; none where the metric is no share.
+    """Each method's score after tuning with its interval; none where the metric is no share, or no interval is known.
 
     Args:
         rows: The methods.
@@ -79,13 +80,15 @@ def method_figures(rows: Sequence[Row], language: Language) -> dict[str, str]:
     shared = shared_prefix(row.name for row in rows)
     bars = []
     for row in rows:
+        if not all(map(math.isfinite, row.interval)):
+            continue
         low, high = (100 * end for end in row.interval)
         span = getattr(fmt.span(row.interval), language)
         bars.append(
             _Bar(row.name.removeprefix(shared), f"{fmt.percent(row.after)} ({span})", 100 * row.after, low, high)
         )
     axis = fmt.section_texts(__file__)("axis.methods", metric=fmt.title(metric), n=rows[0].samples)
-    return {"comparison.svg": _forest(bars, getattr(axis, language), None)}
+    return {"comparison.svg": _forest(bars, getattr(axis, language), None)} if bars else {}
 
 
 def _forest(bars: Sequence[_Bar], axis: str, zero: float | None) -> str:

@@ -54,7 +54,7 @@ def latex(text: str) -> str:
 
 
 def preamble(body: str, *packages: str) -> str:
-    """LaTeX with a first line that says what its document must load."""
+    """LaTeX with a first line that names the packages its document must load."""
     needs = [rf"\usepackage{{{name}}}" for name in packages]
     if _CHINESE.search(body):
         needs.append(r"\usepackage{xeCJK} with XeLaTeX (or \usepackage{ctex}), for the Chinese in it")

@@ -14,10 +14,20 @@ from vglm.evaluation.predict.provenance import code_state
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Scored
-from vglm.runs import DataPlan, Run
+from vglm.runs import DataPlan, HeldOut, Run
 from vglm.text.messages import Text, join
 
 say = section_texts(__file__)
+
+_RECORDED = {
+    "as the data says": "by_data",
+    "not at all: train and test are the same": "undivided",
+    "by group": "by_group",
+    "as the file says": "by_file",
+    "each picture": "by_picture",
+    "inferred from the pictures' names: the part before _": "by_names",
+}
+"""Values of a run's `DataPlan` -> keys of the messages."""
 Fact = Callable[["Source"], "list[Text] | None"]
 
 
@@ -196,9 +206,24 @@ def _divided(source: Source) -> list[Text] | None:
         seed = plan.seed
     if plan.divided is None:
         return []
-    sentences = [say("divided", how=plan.divided) if seed is None else say("divided_seed", how=plan.divided, seed=seed)]
-    sentences += [] if plan.group is None else [say("group", how=plan.group)]
-    return sentences + ([] if plan.validation is None else [say("held_out", how=plan.validation)])
+    how = _recorded(plan.divided)
+    if plan.protocol is not None and plan.protocol.fold is not None:
+        how = say("recorded.fold", fold=plan.protocol.fold, folds=plan.protocol.folds)
+    sentences = [say("divided", how=how) if seed is None else say("divided_seed", how=how, seed=seed)]
+    sentences += [] if plan.group is None else [say("group", how=_recorded(plan.group))]
+    return sentences + ([] if plan.validation is None else [_held_out(plan.validation)])
+
+
+def _recorded(value: str) -> Text:
+    """A value of the plan in both languages; what names a field, a pattern or ids stands as it is recorded."""
+    key = _RECORDED.get(value)
+    return Text.of(value) if key is None else say(f"recorded.{key}")
+
+
+def _held_out(plan: HeldOut | str) -> Text:
+    if isinstance(plan, str):  # of an older run
+        return say("held_out_recorded", how=plan)
+    return say("held_out", n=plan.samples, of=plan.of, seed=plan.seed)
 
 
 def _leakage(source: Source) -> list[Text] | None:
@@ -258,9 +283,20 @@ def _decoding(source: Source) -> list[Text] | None:
         return []
     greedy = settings.pop("greedy", None)
     sentences = [] if greedy is None else [say("greedy" if greedy else "sampled")]
+    if isinstance(quantization := settings.pop("quantization", None), Mapping):
+        sentences.append(_quantization(quantization))
     if not settings:
         return sentences
     return [*sentences, say("decoding", what=join(Text.of(f"{name} {value}") for name, value in settings.items()))]
+
+
+def _quantization(config: Mapping[str, str]) -> Text:
+    """What bitsandbytes did to the weights, of its whole configuration; see `precision_of`."""
+    if config.get("load_in_4bit") != "True":
+        return say("int8", threshold=config.get("llm_int8_threshold", fmt.NONE))
+    kind, dtype = (config.get(f"bnb_4bit_{name}", fmt.NONE) for name in ("quant_type", "compute_dtype"))
+    twice = config.get("bnb_4bit_use_double_quant") == "True"
+    return say("four_bits_twice" if twice else "four_bits", kind=kind, dtype=dtype)
 
 
 def _cut(source: Source) -> list[Text] | None:

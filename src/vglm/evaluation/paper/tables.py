@@ -1,5 +1,6 @@
 """The tables of a paper: scores of an evaluation, methods side by side, pairs of methods."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +167,7 @@ def method_table(rows: Sequence[Row], stamps: Sequence[Text]) -> PaperTable:
     ]
     caption = say("caption.methods", metric=fmt.in_sentence(metric), n=rows[0].samples)
     notes = [say("note.methods")]
-    if any(row.seed_sd is None for row in rows):
+    if any(len(row.seeds) == 1 for row in rows):
         notes.append(say("note.single_seed"))
     if len(rows) > 1:
         notes.append(say("note.best_of", n=len(rows)))
@@ -254,6 +255,8 @@ def _ends(interval: Interval | None, prefix: str = "") -> dict[str, float | None
 
 
 def _pair(interval: Interval, metric: Metric) -> Text:
+    if not all(map(math.isfinite, interval)):
+        return Text.of(fmt.NONE)
     low, high = (_plain(end, metric) for end in interval)
     return fmt.SHARED("range", low=low, high=high)
 

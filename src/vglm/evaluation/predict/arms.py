@@ -156,7 +156,7 @@ def open_arms(
     controls: Sequence[Control],
     load: Callable[..., Loaded],
 ) -> Arms:
-    """Put together the arms: of a finished run, or where there is none of a model alone.
+    """Make the arms of a finished run, or, without a run, of a model alone.
 
     Args:
         config: The evaluation's plain config.
@@ -267,7 +267,7 @@ def _tuned_run(
 
 
 def _steps(trainer: Mapping[str, Any], log: Mapping[str, Any]) -> int | None:
-    """Optimizer steps: as set, or where epochs were, as far as the log goes."""
+    """Optimizer steps: as set, or, where epochs were set, the last step in the log."""
     if (steps := trainer.get("max_steps")) is not None and steps > 0:
         return int(steps)
     return max((int(row["step"]) for name in ("learning", "forgetting") for row in log[name]), default=steps)
@@ -403,7 +403,7 @@ def answer(
     from vglm.evaluation.predict.generation import answer_splits, check_precision, rows_at_once
     from vglm.evaluation.predict.star_forest import forest_answers
     from vglm.evaluation.predict.training_loss import measure_losses
-    from vglm.model.loading import describe_place
+    from vglm.model.loading import describe_device
 
     processes = processes or Processes.alone()
     records: dict[str, list[Prediction]] = {}
@@ -414,7 +414,7 @@ def answer(
     for arm in (arms.baseline, arms.candidate):
         with arm.open() as (model, processor):
             precision = check_precision(model, arm.label, precision)
-            print(f"{arm.label}: {describe_place(model)}")
+            print(f"{arm.label}: {describe_device(model)}")
             requested = arm.requested
             if arm is arms.baseline:
                 name = arm.label if arms.purpose == "tuning" else ""
@@ -445,11 +445,11 @@ def answer(
 
 def _shared_facts(arms: Arms, model: Any, decoding: "Decoding") -> Mapping[str, Any] | None:
     """All that the untuned model's answers depend on besides the questions; None where they are not shared."""
-    from vglm.model.loading import describe_place  # takes seconds to import
+    from vglm.model.loading import describe_device  # takes seconds to import
 
     if arms.untuned is None:
         return None
-    about = {"decoding": decoding.as_dict(), "place": describe_place(model), "versions": _versions()}
+    about = {"decoding": decoding.as_dict(), "place": describe_device(model), "versions": _versions()}
     return {**arms.untuned, **about, "code": code_state().values["sha256"]}
 
 
@@ -528,7 +528,7 @@ def _is_own_group(record: Prediction) -> bool:
 
 
 def _copies(copies: Sequence[LookAlike], total: int) -> Message:
-    """How many test samples look like training pictures, and how so."""
+    """How many test pictures look like training pictures, and by which kind of copy."""
     counts = Counter(copy.how for copy in copies)
     how = tuple(Message(f"leak.how.{name}", {"n": count}) for name, count in counts.items())
     example: dict[str, Value] = {"example": copies[0].tested.id, "learned": copies[0].learned.id}
@@ -633,16 +633,18 @@ def work_key(config: Mapping[str, Any], data_hash: str, run: Run | None) -> list
             and time of change.
     """
     path_or_id = config["model"].get("path_or_id")
-    places = [] if run is None else [run.folder / name for name in (CONFIG_FILE, RECORD_FILE, SPLITS_FILE)]
-    state = _files_state(path_or_id, *([] if run is None or run.result is None else [run.result]), *places)
+    paths = [] if run is None else [run.folder / name for name in (CONFIG_FILE, RECORD_FILE, SPLITS_FILE)]
+    state = _files_state(path_or_id, *([] if run is None or run.result is None else [run.result]), *paths)
     without = ("metrics", "output_dir", "run", "feature_cache", "tracker", "command", "batch_size")
     settings = {name: value for name, value in config.items() if name not in without}
     return [settings, data_hash, state, _versions()]
 
 
-def _files_state(*places: str | PathLike[str] | None) -> dict[str, list[int]]:
+def _files_state(*sources: str | PathLike[str] | None) -> dict[str, list[int]]:
     """Size and time of change of files, and of all files below folders."""
-    paths = [path for place in places if place is not None for path in (Path(place), *sorted(Path(place).rglob("*")))]
+    paths = [
+        path for source in sources if source is not None for path in (Path(source), *sorted(Path(source).rglob("*")))
+    ]
     states = [(path, path.stat()) for path in paths if path.is_file()]
     return {str(path.resolve()): [stat.st_size, stat.st_mtime_ns] for path, stat in states}
 
@@ -653,7 +655,7 @@ def names_of(config: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _name(component: Mapping[str, Any], path_key: str) -> str:
-    """A component's name for people: the last part of its path, or of what builds it; those of a mixture's parts."""
+    """A component's display name: the last part of its path, or of what builds it; those of a mixture's parts."""
     if isinstance(component.get("datasets"), Mapping):
         return " + ".join(_name(part, path_key) for part in component["datasets"].values())
     if path_key in component:

@@ -1,4 +1,4 @@
-"""Does the answer rest on the image? The same questions with a blank image, another sample's, one of the same class.
+"""Does the answer depend on the image? The same questions with a blank image, another sample's, one of the same class.
 
 ```
 image       a model that looks     a model that does not
@@ -8,9 +8,9 @@ shuffled    这张图片的背景是森林。      这张图片的背景是沙�
 neighbour   这张图片的背景是沙滩。      这张图片的背景是沙滩。     of another sample with the same reference
 ```
 
-What the image is worth is the score with the true image minus that with another sample's: the visual gain, see
-`vglm.evaluation.score.image_use`. Where the neighbour scores like the true image, the answers rest
-on what the images of a class share; where it scores lower, they rest on this very image. No torch is needed here.
+The visual gain is the score with the true image minus that with another sample's, see
+`vglm.evaluation.score.image_use`. Where the neighbour scores like the true image, the answers depend on what the images
+of a class share; where it scores lower, they depend on this particular image. No torch is needed here.
 """
 
 import random
@@ -115,7 +115,7 @@ def _arm(label: str) -> Arm:
 
 
 def blank_images(samples: Sequence[Sample]) -> list[Sample]:
-    """Give every question about an image one that shows nothing; others stay as they are."""
+    """Give every question about an image a blank one; other questions are unchanged."""
     blank = Image.new("RGB", (BLANK_SIZE_PX, BLANK_SIZE_PX), BLANK_COLOUR)
     return [sample if sample.image is None else replace(sample, image=blank, window=None) for sample in samples]
 
@@ -193,7 +193,7 @@ def neighbour_images(samples: Sequence[Sample], others: Sequence[Sample], seed: 
 
 
 def _with_image_of(sample: Sample, other: Sample) -> Sample:
-    """The other's image, and the window through which it is to be seen."""
+    """The other sample's image and window."""
     return replace(sample, image=other.image, window=other.window)
 
 

@@ -4,11 +4,11 @@
     Decoding.of(temperature=0.7, repeats=5)         five answers to every question, drawn from softmax(logits / 0.7)
 
 A draw is made by the Gumbel-max trick: the token with the largest logit + noise, where the noise of each token is
--log E with E exponential, is a draw from the softmax of the logits. So greedy generation does the drawing, and all that
-is random is the noise. Every answer takes its noise from a stream of its own, named by (seed, split, sample id, draw),
-one row of noise for each token that is written. Hence a draw depends neither on the batch size and the other rows of
-its batch nor on what was answered before a kill, nor on the number of processes; and both arms of a comparison meet the
-same noise at the same place, which pairs their draws as well as their samples.
+-log E with E exponential, is a draw from the softmax of the logits. So greedy generation makes the draw, and only the
+noise is random. Every answer takes its noise from its own stream, named by (seed, split, sample id, draw), one row of
+noise for each generated token. So a draw does not depend on the batch size, the other rows of its batch, the number of
+processes, or on whether the evaluation was interrupted. Both arms of a comparison get the same noise at the same
+position, which pairs their draws as well as their samples.
 
 Source: Gumbel 1954, "Statistical theory of extreme values"; Maddison, Tarlow & Minka 2014, "A* sampling", section 2.
 """

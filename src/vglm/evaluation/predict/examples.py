@@ -50,7 +50,7 @@ def draw_examples(train: Sequence[Sample], count: int, seed: int) -> list[Sample
 def put_in_context(
     examples: Sequence[Sample], test: Sequence[Sample], model: Any, processor: Any, max_new_tokens: int, label: str = ""
 ) -> Shots | None:
-    """Put examples before each question, as many as fit before all of them; none is ever cut.
+    """Put examples before each question, as many as fit before every question; no example is cut.
 
     Args:
         examples: Training samples, the ones to keep first; their questions and answers become earlier turns.

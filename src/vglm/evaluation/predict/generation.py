@@ -56,7 +56,7 @@ MAX_SIDE_PX = 1024
 
 GREEDY = Decoding()
 SETTINGS = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
-"""Said in every call: what is left unsaid is taken from a file of the checkpoint, which may differ between arms."""
+"""Set in every call: unset options are taken from a file of the checkpoint, which may differ between arms."""
 
 
 class GenerativeModel(ScoringModel, Protocol):
@@ -108,7 +108,7 @@ def generate_predictions(
         feature_cache: Whether to keep, and reuse, what the model's vision parts make of each picture, see
             `vglm.tuning.features`; or a cache that is open, for a model that has let go of its vision parts.
         records: A file to which each batch's records are added. Samples that have a record there are skipped,
-            so a call that was killed goes on where it was; the model and the settings must be the same.
+            so an interrupted call continues when repeated; the model and the settings must be the same.
 
     Returns:
         One record per sample and draw, in the order of `samples` and for each of them of the draws.
@@ -150,7 +150,7 @@ def answer_splits(
     feature_cache: bool = False,
     processes: Processes | None = None,
 ) -> list[Prediction]:
-    """Let a model answer an arm's questions into an evaluation folder, where it goes on if it was stopped there.
+    """Generate an arm's answers into an evaluation folder, continuing where it was interrupted.
 
     The main process determines which answers are missing. Of that, ordered by length, every process
     takes an equal part, and keeps its records in a file of its own until all are done.
@@ -183,7 +183,7 @@ def answer_splits(
         answers_due = list(_rows(splits, decoding, recover_parts(path)))
         rows, count = [row for row, record in answers_due if record is None], len(answers_due)
     rows, count = processes.broadcast((rows, count))
-    samples = processes.shard(list(dict.fromkeys((split, place) for split, place, _ in _by_length(splits, rows))))
+    samples = processes.shard(list(dict.fromkeys((split, index) for split, index, _ in _by_length(splits, rows))))
     own = set(samples)  # all draws of a sample, so that its image is opened once
     mine = [row for row in rows if row[:2] in own]
     answers = _answer(
@@ -246,7 +246,7 @@ def rows_at_once(model: Any, decoding: Decoding, splits: Mapping[str, Sequence[S
 
 
 _Row = tuple[str, int, int]
-"""An answer that is wanted: (split, place of the sample in it, draw)."""
+"""An answer to generate: (split, index of the sample in it, draw)."""
 
 
 def _rows(
@@ -254,7 +254,7 @@ def _rows(
     decoding: Decoding,
     stored: Mapping[tuple[str, str, int], Prediction],
 ) -> Iterator[tuple[_Row, Prediction | None]]:
-    """All answers that are wanted, in the order of samples and draws, each with its record if that is known."""
+    """All requested answers, in the order of samples and draws, each with its record if it is stored."""
     for split, samples in splits.items():
         for index, sample in enumerate(samples):
             for draw in range(decoding.draws):
@@ -265,7 +265,7 @@ def _rows(
 
 def _by_length(splits: Mapping[str, Sequence[Sample]], rows: Sequence[_Row]) -> list[_Row]:
     """The longest prompts first; the draws of a sample stay together."""
-    lengths = {(split, place): prompt_length(splits[split][place]) for split, place, _ in rows}
+    lengths = {(split, index): prompt_length(splits[split][index]) for split, index, _ in rows}
     return sorted(rows, key=lambda row: lengths[row[:2]], reverse=True)
 
 
@@ -363,9 +363,9 @@ def _open(
 
 def _hash_of_cached(sample: Sample, images: Path | None, features: FeatureCache) -> str:
     """The hash of a picture's content, of which a copy is kept; its features are there now, or prepared."""
-    known = features.pixels_of(sample)
-    if known is not None and (images is None or (images / f"{known}.webp").exists()):
-        return known
+    pixels = features.pixels_of(sample)
+    if pixels is not None and (images is None or (images / f"{pixels}.webp").exists()):
+        return pixels
     opened = features.open(sample)
     sha256 = opened.pixels or image_sha256(opened.picture)
     features.note_pixels(opened, sha256)

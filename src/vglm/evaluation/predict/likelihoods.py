@@ -28,7 +28,7 @@ from vglm.files import append_json_lines, whole_lines
 from vglm.tuning.features import fill_features, open_features
 
 UNSCORED = ("retention",)
-"""Splits whose questions are no test of choosing."""
+"""Splits whose questions are not scored by likelihood."""
 
 
 class ScoringModel(Protocol):
@@ -127,9 +127,9 @@ def add_likelihoods(
             answered gets none.
         choices: See `Choices`; with None, and for samples without choices of their own, the records stay as they are.
         path: Of the records, as `predictions.jsonl`. What is scored is kept beside it, in `likelihoods.jsonl`, until
-            `forget_likelihoods`, so that a call that was killed goes on where it was; the model and the settings must
-            be the same. With `predictions.1.jsonl`, it is kept in `likelihoods.1.jsonl`, and what other processes
-            keep there is known too.
+            `forget_likelihoods`, so that an interrupted call continues when repeated; the model and the settings must
+            be the same. With `predictions.1.jsonl`, it is kept in `likelihoods.1.jsonl`, and what other processes keep
+            there is known too.
         batch_size: Choices per call of the model.
         title: What the progress bar shows.
         feature_cache: See `generate_predictions`.
@@ -198,7 +198,7 @@ def _kept_files(path: Path) -> list[Path]:
 
 
 def _recover(path: Path) -> dict[_Key, Mapping[str, float]]:
-    """What interrupted calls have scored; a line that was cut off is no line, and is taken out of one's own file."""
+    """The scores of interrupted calls; an incomplete line is ignored, and removed from this process's file."""
     likelihoods: dict[_Key, Mapping[str, float]] = {}
     for file in _kept_files(path):
         try:
@@ -287,7 +287,7 @@ def _score(
     title: str,
     feature_cache: bool,
 ) -> Iterator[tuple[int, list[ChoiceScore]]]:
-    """(place of a sample, its choices' scores) as soon as these are complete; not where its image cannot be opened."""
+    """(index of a sample, its choices' scores) as soon as these are complete; not where its image cannot be opened."""
     model.eval()
     encoded = _Encoded(model, processor, open_features(model, processor) if feature_cache and lists else None)
     collate = Collator(processor, features=encoded)
@@ -297,18 +297,18 @@ def _score(
             with torch.inference_mode():
                 encoded.fill([sample for _, sample in batch])
                 likelihoods = _log_likelihoods(model, collate([sample for _, sample in batch]))
-            for (place, sample), (log_likelihood, tokens) in zip(batch, likelihoods, strict=True):
-                scores = waiting.setdefault(place, [])
+            for (index, sample), (log_likelihood, tokens) in zip(batch, likelihoods, strict=True):
+                scores = waiting.setdefault(index, [])
                 scores.append(ChoiceScore(sample.answer, log_likelihood, tokens))
-                if len(scores) == len(lists[place]):
-                    yield place, waiting.pop(place)
+                if len(scores) == len(lists[index]):
+                    yield index, waiting.pop(index)
             progress.update(len(batch))
 
 
 def _batches(
     sample_at: Callable[[int], Sample], lists: Sequence[Sequence[str]], batch_size: int, encoded: "_Encoded"
 ) -> Iterator[list[tuple[int, Sample]]]:
-    """(place, the sample with one choice as its answer), similar lengths together.
+    """(index, the sample with one choice as its answer), similar lengths together.
 
     An image is decoded once, and is gone with its batches; one whose features are cached is not decoded at all.
     """

@@ -7,7 +7,7 @@
 
 python evaluate.py run=latest prompts=prompts.txt
 
-A paraphrase takes the place of the question; a task's prompt still stands around it. No torch is needed here.
+A paraphrase replaces the question; a task's prompt is still put around it. No torch is needed here.
 """
 
 import random
@@ -24,7 +24,7 @@ from vglm.evaluation.predictions import PARAPHRASE, Arm
 from vglm.files import parse_yaml, read_text
 
 MAX_PARAPHRASES = 20
-MAX_ASKED = 100
+MAX_SAMPLES = 100
 """Test questions that are asked in other words; of more, this many are drawn by seed."""
 
 
@@ -37,7 +37,7 @@ def read_paraphrases(path: str | PathLike[str] | None) -> tuple[str, ...]:
             template `{question}` is left out, for so the arms are asked anyway.
 
     Raises:
-        ConfigError: The file cannot be read, has none, too many or a repeated one, or one is no template.
+        ConfigError: The file cannot be read, has none, too many or a repeated one, or one is not a template.
     """
     if path is None:
         return ()
@@ -74,14 +74,14 @@ def make_paraphrases(
     Args:
         splits: Split name -> samples; only `test` is asked in other words.
         templates: As `read_paraphrases` gave them.
-        seed: Of the draw among more than `MAX_ASKED` samples.
+        seed: Of the draw among more than `MAX_SAMPLES` samples.
 
     Raises:
         ConfigError: A template has a field that not all of the samples have.
     """
     test = splits.get("test", ())
     rows = range(len(test))
-    chosen = [test[row] for row in sorted(random.Random(seed).sample(rows, min(MAX_ASKED, len(rows))))]
+    chosen = [test[row] for row in sorted(random.Random(seed).sample(rows, min(MAX_SAMPLES, len(rows))))]
     controls = []
     for index, template in enumerate(templates, start=1):
         arm = Arm(label=f"{PARAPHRASE}-{index}", meaning=Message("control_meaning.prompt", {"template": template}))

@@ -53,7 +53,7 @@ def code_state() -> Message:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the package's folder; None where there is no git, or no checkout."""
+    """The git state of the package's folder; None without git or a checkout."""
     with suppress(OSError, subprocess.SubprocessError):
         command = ["git", "-C", str(PACKAGE), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
@@ -124,7 +124,7 @@ def curves_of(run: Run) -> dict[str, Any]:
 def describe_choice(
     facts: ForgettingRecord | None, samples: Mapping[str, Sequence[Sample]]
 ) -> tuple[dict[str, Sentence], tuple[Stamp, ...]]:
-    """What a report must say of a checkpoint that was chosen.
+    """What a report must state about a chosen checkpoint.
 
     Args:
         facts: What the run's record says of it.

@@ -5,8 +5,8 @@
     records = answer_splits(...)                   generates what is missing
     shared.keep(folder, "before", splits)          for the next one
 
-They lie in `cache_folder("answers")`. Whatever they depend on is part of their key, the sources of the package and the
-time of change of every picture included; records about other questions are asked again all the same.
+They are stored in `cache_folder("answers")`. Everything they depend on is part of their key, including the sources of
+the package and the modification time of every picture. Records of other questions are still generated anew.
 """
 
 import shutil
@@ -42,7 +42,7 @@ class SharedAnswers:
         self.facts = facts
 
     def fetch(self, folder: Path, label: str, splits: Mapping[str, Sequence[Sample]]) -> None:
-        """Put kept answers to these questions where `answer_splits` looks for them, unless some are there already.
+        """Copy cached answers to these questions to where `answer_splits` looks for them, unless some are there.
 
         Args:
             folder: The evaluation folder.
@@ -52,7 +52,7 @@ class SharedAnswers:
         target = folder / label
         if self.facts is None or target.exists():
             return
-        stored = self._place(splits)
+        stored = self._stored_file(splits)
         try:
             if read_text(stored / _HASH_FILE).strip() != file_sha256(stored / PREDICTIONS_FILE):
                 return
@@ -63,11 +63,11 @@ class SharedAnswers:
         print(f"{label}: answered in an earlier evaluation of the same model")
 
     def keep(self, folder: Path, label: str, splits: Mapping[str, Sequence[Sample]]) -> None:
-        """Keep the answers to these questions; that this fails costs the next evaluation time, nothing else.
+        """Cache the answers to these questions; a failure only costs the next evaluation time.
 
         Where a picture could not be opened nothing is kept: the package or disk that was missing may come back.
         """
-        if self.facts is None or (stored := self._place(splits)).exists():
+        if self.facts is None or (stored := self._stored_file(splits)).exists():
             return
         try:
             if any(prediction.error is not None for prediction in read_predictions(folder / label / PREDICTIONS_FILE)):
@@ -79,7 +79,7 @@ class SharedAnswers:
         except (WorkbenchError, OSError):
             return
 
-    def _place(self, splits: Mapping[str, Sequence[Sample]]) -> Path:
+    def _stored_file(self, splits: Mapping[str, Sequence[Sample]]) -> Path:
         questions = {name: [fingerprint(rows), _pictures(rows)] for name, rows in splits.items()}
         return cache_folder(KIND) / digest_of({"facts": self.facts, "asked": questions})[:32]
 

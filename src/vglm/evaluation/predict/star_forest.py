@@ -1,8 +1,7 @@
 """The classical baseline for variable stars: features of the light curve, and a random forest.
 
-The type is that of a forest of 300 trees over 14 features of the series, of its periodogram and of its fold; period and
-amplitude are those that were measured. It answers the same questions as the model, from the series instead of the
-picture.
+A forest of 300 trees predicts the type from 14 features of the series, of its periodogram and of its fold; period and
+amplitude are the measured ones. It answers the same questions as the model, from the series instead of the picture.
 
 Sources: Richards et al. 2011 (ApJ 733, 10) for such features and a forest over them; Breiman 2001, "Random forests".
 """
@@ -54,7 +53,7 @@ def forest_answers(train: Sequence[Sample], test: Sequence[Sample], seed: int) -
         return []
     try:
         return _answers(draw(list(stars.values()), MOST_STARS, generator), tested, seed)
-    except DataError as error:  # a file is gone, a star is constant: no reason to lose the model's answers
+    except DataError as error:  # a file is gone, a star is constant: the model's answers are still valid
         print(f"features + random forest: not asked, {error}")
         return []
 
@@ -122,10 +121,10 @@ def features(curve: LightCurve, measurement: Measurement) -> NDArray[np.float64]
 
 def _fold(curve: LightCurve, period_days: float) -> tuple[NDArray[np.float64], float]:
     """The mean curve over a cycle, shape (25,), and the standard deviation around it."""
-    place = ((curve.time / period_days % 1) * _FOLD_BINS).astype(int) % _FOLD_BINS
-    counts = np.maximum(np.bincount(place, minlength=_FOLD_BINS), 1)
-    mean = np.bincount(place, weights=curve.flux, minlength=_FOLD_BINS) / counts
-    return mean, float(np.std(curve.flux - mean[place]))
+    bins = ((curve.time / period_days % 1) * _FOLD_BINS).astype(int) % _FOLD_BINS
+    counts = np.maximum(np.bincount(bins, minlength=_FOLD_BINS), 1)
+    mean = np.bincount(bins, weights=curve.flux, minlength=_FOLD_BINS) / counts
+    return mean, float(np.std(curve.flux - mean[bins]))
 
 
 def _second_minimum(fold: NDArray[np.float64]) -> float:

@@ -32,7 +32,7 @@ _VERSION = re.compile(r"\d+(\.\d+)*")
 
 @dataclass(frozen=True)
 class Task:
-    """What a task file says beside the data, the decoding and the metrics; the default is no task at all.
+    """What a task file sets besides data, decoding and metrics; the default is no task.
 
     Attributes:
         name: In lower case, such as `mme`: part of folder names and reports.

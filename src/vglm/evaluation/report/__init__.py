@@ -1,4 +1,4 @@
-"""The report of an evaluation: `render` makes it from files, `print_summary` says the same in a terminal."""
+"""The report of an evaluation: `render` makes it from files, `print_summary` prints the same in a terminal."""
 
 from vglm.evaluation.report.render import print_summary, render, write_report
 

@@ -13,9 +13,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table as PrintedTable
@@ -58,7 +59,7 @@ def render(folder: Path | str) -> Path:
 
 
 def write_report(folder: Path, comparison: Comparison) -> None:
-    """Write the report of a scored evaluation, into a folder that is being made and that nobody reads yet.
+    """Write the report of a scored evaluation, into a folder that is not published yet.
 
     Args:
         folder: The evaluation folder.
@@ -87,7 +88,7 @@ def print_summary(
     language: Language | None = None,
     tracked: str | None = None,
 ) -> None:
-    """Print an evaluation's scores, what they say in words, its stamps and where the report lies.
+    """Print an evaluation's scores, its verdict, its stamps and the path of the report.
 
     Args:
         folder: An evaluation folder.
@@ -147,7 +148,7 @@ class _Report:
         for section in self.sections:
             source = section.source(template)
             if source and (values := self._values(section)) is not None:
-                rendered.append(environment.from_string(source).render(**about, t=section.texts, **values))
+                rendered.append(_template(environment, source).render(**about, t=section.texts, **values))
         return rendered
 
     def _values(self, section: Section) -> Any:
@@ -181,11 +182,11 @@ def _environment(write: Callable[[Any], Any], *, autoescape: bool) -> Environmen
 
 def _html(report: _Report) -> str:
     environment = _environment(lambda cell: formatting.both(cell) if isinstance(cell, Text) else cell, autoescape=True)
-    table = environment.get_template("table.html.j2")
+    table = _template(environment, _source(environment, "table.html.j2"))
     environment.globals["table"] = lambda content: Markup(table.render(table=content))
     sources = [section.source("section.js") for section in report.sections]
     script = "\n".join([*filter(None, sources), _source(environment, "page.js")])
-    return environment.get_template("page.html.j2").render(
+    return _template(environment, _source(environment, "page.html.j2")).render(
         evaluation=report.scored.evaluation,
         comparison=report.scored.comparison,
         bodies=[Markup(body) for body in report.bodies(environment, "section.html.j2")],
@@ -193,6 +194,17 @@ def _html(report: _Report) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+_codes: dict[tuple[str, bool], CodeType] = {}
+"""Compiled templates by source and escaping: the next report has the same."""
+
+
+def _template(environment: Environment, source: str) -> Template:
+    key = source, bool(environment.autoescape)
+    if key not in _codes:
+        _codes[key] = environment.compile(source)
+    return environment.template_class.from_code(environment, _codes[key], environment.make_globals(None))
 
 
 def _source(environment: Environment, name: str) -> str:

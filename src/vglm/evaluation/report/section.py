@@ -75,7 +75,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table for page, Markdown and terminal; in the templates `table(...)` stands for it.
+    """A table for page, Markdown and terminal; `table(...)` shows it in the templates.
 
     Attributes:
         header: The columns' titles; the first column names the rows.
@@ -131,7 +131,7 @@ class Section:
         return self._call("record", scored, {})
 
     def files(self, scored: Scored) -> Mapping[str, str]:
-        """What lies beside the page: name -> content."""
+        """Files beside the page: name -> content."""
         return self._call("files", scored, {})
 
     def _call(self, name: str, scored: Scored, default: T) -> T:

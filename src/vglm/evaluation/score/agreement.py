@@ -1,4 +1,4 @@
-"""Agreement among several references: each person's answer scored against the others' is a ceiling for the model."""
+"""Agreement among several references: each annotator's answer scored against the others' is a ceiling for the model."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from vglm.text.normalisation import normalise
 
 @dataclass(frozen=True)
 class Agreement:
-    """What several references to each question say of the people who wrote them.
+    """Agreement of the annotators, where questions have several references.
 
     Attributes:
         metric: By which they are scored: VQA accuracy where requested, else `EXACT_MATCH`.

@@ -157,7 +157,7 @@ class _Scorer:
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self.metrics = {metric.name: metric for metric in metrics}
-        self._known: dict[tuple[str, str, str], float] = {}
+        self._scored: dict[tuple[str, str, str], float] = {}
 
     def __call__(self, records: Sequence[Prediction]) -> dict[str, float | None]:
         """Metric -> score; None where it is undefined."""
@@ -174,7 +174,7 @@ class _Scorer:
             return len(records), {}
         try:
             measured = measure(primary, records)
-        except DataError:  # the references are no labels
+        except DataError:  # the references are not labels
             return len(records), {}
         low, high = measured.interval
         return measured.n, {primary.name: (float(low), float(high))} if low < high else {}
@@ -186,7 +186,7 @@ class _Scorer:
                 value = metric.score(records)
             else:
                 value = fmean(self._row(metric, metric.function, record) for record in records)
-        except DataError:  # the references are no labels
+        except DataError:  # the references are not labels
             return None
         return value if math.isfinite(value) else None
 
@@ -194,9 +194,9 @@ class _Scorer:
         if record.error is not None:
             return 0.0
         key = (metric.name, record.prediction, record.reference)
-        if key not in self._known:
-            self._known[key] = function(record.prediction, record.reference)
-        return self._known[key]
+        if key not in self._scored:
+            self._scored[key] = function(record.prediction, record.reference)
+        return self._scored[key]
 
 
 def _answer_with(test: Sequence[Prediction], answer: Callable[[Prediction], str]) -> list[Prediction]:
@@ -225,8 +225,8 @@ def _constant_answer(train: Sequence[Sample], test: Sequence[Prediction], score:
         if metric.higher_is_better is None:
             continue  # a length is neither good nor bad
         sign = 1 if metric.higher_is_better else -1
-        found_scores = {answer: score.score(metric, rows) for answer, rows in constants.items()}
-        values = {answer: -math.inf if value is None else sign * value for answer, value in found_scores.items()}
+        scores_by_answer = {answer: score.score(metric, rows) for answer, rows in constants.items()}
+        values = {answer: -math.inf if value is None else sign * value for answer, value in scores_by_answer.items()}
         chosen[name] = max(labels, key=values.__getitem__)  # of equal ones the more frequent
         scores[name] = score.score(metric, _always(test, chosen[name]))
     answers = tuple(f"{name}: {answer}" for name, answer in chosen.items())

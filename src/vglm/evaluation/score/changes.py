@@ -39,7 +39,7 @@ CHANGES: tuple[Change, ...] = get_args(Change)
 
 
 def change_of(pair: "Pair") -> Change:
-    """What became of one answer."""
+    """The kind of change of one answer."""
     was_right, is_right = pair.right
     had_form, has_form = (score == 1.0 for score in pair.scores[EXACT_MATCH.name])
     if (was_right, had_form) != (is_right, has_form) and _say_the_same(pair):

@@ -1,16 +1,16 @@
-"""Two arms of predictions on the same samples, side by side: scores, differences, how sure they are, and what flipped.
+"""Compare two arms' predictions on the same samples: scores, differences with their uncertainty, flips.
 
-The first metric requested is the primary one: it was named before anyone saw a score, and the verdict rests on
-it. The p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
+The first metric requested is the primary one: it was named before anyone saw a score, and the verdict uses it. The
+p-values are Holm-corrected over all metrics of a split; intervals of slices are not corrected for their number.
 
-Samples that an arm has no answer to, as where a picture cannot be opened, are counted as `errors` and scored in neither
-arm; where not one sample of a split has both answers, all count as wrong.
+Samples without an answer in one arm, for example because a picture cannot be opened, are counted as `errors` and scored
+in neither arm; where no sample of a split has both answers, all count as wrong.
 
 `decisive` is the metric that calls an answer right or wrong, and so decides what flipped: the primary one where it is a
 share of right answers, else a requested one that decides, else exact match.
 
 Where several answers to each question were drawn, answers are paired draw by draw, and a sample with its mean over the
-draws counts as one: `n`, `errors` and `changed` are samples, and nothing takes draws for independent. `cut` counts
+draws counts as one: `n`, `errors` and `changed` count samples, and draws are never treated as independent. `cut` counts
 answers that reached `max_new_tokens`. `draws` has the main split's score of each draw alone, and how far these lie
 apart. `as_dict` is what `metrics.json` holds, see `vglm.evaluation.score.schema`.
 """
@@ -212,7 +212,7 @@ class Summary:
 
     @cached_property
     def changes(self) -> dict[Change, int]:
-        """What became of the answers by content and by form, see `vglm.evaluation.score.changes`."""
+        """Counts of changed answers by content and by form, see `vglm.evaluation.score.changes`."""
         return count_changes(self.pairs)
 
     @cached_property
@@ -262,15 +262,15 @@ class Summary:
         raise DataError("none of the metrics can be computed on these answers; choose others with metrics=<group>.")
 
     @cached_property
-    def _known(self) -> dict[str, PairedComparison]:
+    def _compared(self) -> dict[str, PairedComparison]:
         """What `_compare` has found, for resampling takes long."""
         return {}
 
     def _compare(self, metric: Metric) -> PairedComparison:
-        if metric.name not in self._known:
+        if metric.name not in self._compared:
             arms = [pair.baseline for pair in self.pairs], [pair.candidate for pair in self.pairs]
-            self._known[metric.name] = compare_arms(metric, *arms)
-        return self._known[metric.name]
+            self._compared[metric.name] = compare_arms(metric, *arms)
+        return self._compared[metric.name]
 
     @cached_property
     def _comparisons(self) -> tuple[dict[str, PairedComparison], dict[str, Sentence]]:
@@ -339,7 +339,7 @@ class Comparison:
         candidate: Label of the arm that is judged.
         splits: Split name -> its pairs' summary, in the order of the predictions.
         labels: The closed set of classes; None for the different references.
-        gains: How much of the score rests on the image; empty without controls.
+        gains: How much of the score depends on the image; empty without controls.
         baselines: What simple rules score; empty where not computed.
         conventions: The candidate by other projects' conventions; empty where none was requested.
         budget_points: How many points of retention the run was allowed to lose; None without such a budget.
@@ -366,7 +366,7 @@ class Comparison:
 
     @property
     def verdict(self) -> "Verdict":
-        """What the primary metric on the main split allows to say.
+        """The verdict by the primary metric on the main split.
 
         Where the arms are one model with true and with shuffled images, only those samples are judged whose other image
         asks for another answer, see `read_visual_gains`.
@@ -541,7 +541,7 @@ class Comparison:
         }
 
     def _score(self, metric: Metric, result: PairedComparison, adjusted: float | None) -> MetricScore:
-        """All that is known of one metric; what is not finite becomes None."""
+        """All scores of one metric; values that are not finite become None."""
         facts, flips = result.as_dict(), result.flips
         return {
             "values": {self.baseline: facts.pop("before"), self.candidate: facts.pop("after")},
@@ -620,7 +620,7 @@ def _names(summary: Summary, pairs: Sequence[Pair]) -> list[str]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison allows to say, and no more.
+    """The conclusion that a comparison supports.
 
     Attributes:
         finding: `better` or `worse` where the interval excludes no difference and the test agrees; `open` where either
@@ -773,7 +773,7 @@ def _decide(
 
 
 def right_answers(metric: Metric, records: Sequence[Prediction]) -> list[bool] | None:
-    """Whether each answer is right; None where the metric is no share of right answers."""
+    """Whether each answer is right; None where the metric is not a share of right answers."""
     if not metric.is_share or not metric.higher_is_better:
         return None
     rows = metric.rows(records)

@@ -50,7 +50,7 @@ class Curves:
     """The content of `curves.json`, see the module's description.
 
     Attributes:
-        learning: (step, loss) of each logged step; a loss that is no finite number is NaN.
+        learning: (step, loss) of each logged step; a loss that is not a finite number is NaN.
         forgetting: The checkpoints by step, the model before training first.
         metric: Name of the score of the domain.
         retention_metric: Name of that of the retention set.

@@ -1,4 +1,4 @@
-"""Scores of texts by BERT models that the user has: BERTScore, and F1 of findings by CheXbert.
+"""Scores of texts by BERT models that the user provides: BERTScore, and F1 of findings by CheXbert.
 
     BertScore(Path("bert-base-chinese"), 8).f1([("心影增大", "心影不大")])                       [0.91]
     Chexbert(Path("chexbert.pth"), Path("bert-base-uncased")).label(["Small effusion. No pneumothorax."])
@@ -227,13 +227,13 @@ class Chexbert:
 
     @torch.inference_mode()
     def label(self, reports: Sequence[str]) -> list[dict[str, Certainty]]:
-        """Say what reports hold of each finding.
+        """Label the findings of reports.
 
         Args:
-            reports: English texts; equal ones are looked at once.
+            reports: English texts; equal ones are labelled once.
 
         Returns:
-            For each report: finding -> "positive", "negative" or "uncertain", without those that are not spoken of.
+            For each report: finding -> "positive", "negative" or "uncertain", without findings that are not mentioned.
         """
         texts = [" ".join(report.split()) for report in reports]
         different = sorted(set(texts), key=len)

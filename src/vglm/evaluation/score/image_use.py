@@ -1,4 +1,4 @@
-"""Does a score rest on the image? It is compared with the score on the same questions with other images, or none.
+"""Does a score depend on the image? It is compared with the score on the same questions with other images, or none.
 
 The questions with other images are the controls of `vglm.evaluation.predict.controls`.
 """
@@ -35,13 +35,13 @@ CONTROLS = ("shuffled", "blank", "neighbour", TEXT_ONLY)
 
 @dataclass(frozen=True)
 class VisualGain:
-    """How much of an arm's score on the main split rests on the image: its own image minus another one.
+    """How much of an arm's score on the main split depends on the image: own image minus another one.
 
     Attributes:
         arm: The arm, as `after`.
         control: The other image: `shuffled`, `blank` or `neighbour`; `text-only` for none.
         label: The folder of the control's predictions.
-        meaning: What the control stands for; empty where `evaluation.json` does not say.
+        meaning: What the control is; empty where `evaluation.json` does not say.
         result: `before` is the score with the other image, `after` with the true one.
         changed: Questions that are answered otherwise with the other image; with none, the image plays no role.
         answers: The records with the other image, and those with the true one, in the same order.
@@ -192,12 +192,12 @@ def read_visual_gains(folder: Path, evaluation: Evaluation, comparison: "Compari
 def _with_other_references(
     others: Sequence[Prediction], truth: Sequence[Prediction], questions: Sequence[Prediction]
 ) -> tuple[list[Prediction], list[Prediction]]:
-    """The pairs whose other image asks for another answer, as far as the split's own questions about it say.
+    """The pairs whose other image requires another answer, according to the split's questions about it.
 
     Args:
         others: The records with the other image.
         truth: Those with the true one.
-        questions: Records that say what is right of which image.
+        questions: Records with the right answers about each image.
     """
     references: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for record in questions:

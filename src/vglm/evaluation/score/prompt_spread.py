@@ -17,7 +17,7 @@ from vglm.evaluation.score.comparison import Comparison, right_answers
 from vglm.evaluation.score.metrics import Metric
 from vglm.evaluation.score.statistics import Interval, wilson_interval
 
-_LABEL = re.compile(rf"(?:(?P<arm>.+)-)?{PARAPHRASE}-(?P<place>\d+)")
+_LABEL = re.compile(rf"(?:(?P<arm>.+)-)?{PARAPHRASE}-(?P<number>\d+)")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_prompt_spread(folder: Path, evaluation: Evaluation, comparison: Compari
     for control in evaluation.controls:
         if (match := _LABEL.fullmatch(control.label)) is None:
             continue
-        arm, number = match["arm"] or comparison.candidate, int(match["place"])
+        arm, number = match["arm"] or comparison.candidate, int(match["number"])
         if arm in arms:
             templates[number] = _template(control.meaning)
             answers.setdefault(arm, {})[number] = read_predictions(predictions_file(folder, control.label))

@@ -69,7 +69,7 @@ def summarise_ratings(ratings: Iterable[tuple[str, str, Verdict]]) -> RatingSumm
         The summary; of no ratings one with zeros, p-value 1.0 and the interval 0.0 to 1.0.
 
     Raises:
-        DataError: A verdict is none of the three words, or a rater has rated a sample twice.
+        DataError: A verdict is not one of the three words, or a rater has rated a sample twice.
 
     Source: Krippendorff 2004, "Content analysis", chapter 11.
     """

@@ -1,8 +1,8 @@
 """What `metrics.json` holds, version 2; `report.json` holds the same and the sentences of the report.
 
-Names of metrics, of arms and of values are keys of dictionaries of their own, so that none of them can stand for
-another thing. The file is written once, when an evaluation is scored; nobody needs to read an older one, for it is made
-of the predictions beside it. What is not finite is None.
+Names of metrics, of arms and of values are keys of separate dictionaries, so that they cannot collide. The file is
+written once, when an evaluation is scored. No code reads older versions, because the file can be rebuilt from the
+predictions beside it. Values that are not finite are None.
 """
 
 from pathlib import Path
@@ -43,14 +43,14 @@ class MetricScore(TypedDict):
     """Arm -> score."""
     difference: float | None
     points: float | None
-    """Hundredths; None for what is no share."""
+    """Hundredths; None for what is not a share."""
     interval: list[float | None]
     """Of the difference; two None where it says nothing."""
     confidence: float
     p_value: float | None
     p_value_exact: float | None
     p_value_holm: float | None
-    """Corrected over the metrics of a split; None for lengths, which are no hypothesis."""
+    """Corrected over the metrics of a split; None for lengths, which are not tested."""
     effect_size: float | None
     detectable: float | None
     n: int
@@ -81,7 +81,7 @@ class SplitScores(SetScores):
     right_by: str
     """The metric that calls an answer right or wrong."""
     changes: dict[str, int]
-    """What became of the answers by content and form -> how many, see `vglm.evaluation.score.changes`."""
+    """Kind of change by content and form -> number of answers, see `vglm.evaluation.score.changes`."""
     forgetting: dict[str, Any]
     """What was right and is wrong, and the reverse, see `GrossForgetting`."""
     wrong_to_right: list[str]
@@ -111,7 +111,7 @@ class DrawScores(TypedDict):
 
 
 class GainScores(TypedDict):
-    """How much of an arm's score rests on its images, see `vglm.evaluation.score.image_use`."""
+    """How much of an arm's score depends on its images, see `vglm.evaluation.score.image_use`."""
 
     arm: str
     control: str

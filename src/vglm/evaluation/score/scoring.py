@@ -1,4 +1,4 @@
-"""Score an evaluation folder: everything once, with `metrics.json` as the result; and again by other metrics.
+"""Score an evaluation folder, with `metrics.json` as the result; later again by other metrics.
 
     python evaluate.py run=latest metrics=report_xray metrics.external.bert_score.model=<folder>     as part of it
     vglm score <evaluation folder> metrics.external.green.scores='<folder>/{arm}.jsonl' …            afterwards
@@ -57,7 +57,7 @@ Report = Callable[[Path, Comparison], object]
 
 
 def score_folder(folder: Path, settings: MetricSettings | None = None) -> Comparison:
-    """As `read_comparison`, and write `metrics.json` into the folder, which nobody reads yet."""
+    """As `read_comparison`, and write `metrics.json` into the folder, which is not published yet."""
     comparison = read_comparison(folder, settings)
     write_metrics(comparison.as_dict(), folder)
     return comparison
@@ -74,7 +74,7 @@ def refresh(folder: Path, report: Report) -> Comparison:
         ConfigError: As `read_comparison`.
         DataError: Likewise; or another process is writing the folder.
     """
-    read_evaluation(folder)  # says what is wrong with a folder that is none
+    read_evaluation(folder)  # raises the error about a folder that is not an evaluation
     with changed_folder(folder, marker=EVALUATION_FILE) as changed:
         comparison = score_folder(changed)
         report(changed, comparison)
@@ -140,11 +140,11 @@ def rescore(
     report: Report | None = None,
     own: Mapping[str, Metric] | None = None,
 ) -> Comparison:
-    """Score an evaluation again, with its stored answers and its own metrics but for some settings.
+    """Score an evaluation again, from its stored answers and with its own metrics, some settings of which may change.
 
-    What opens a connection, a file or an environment variable counts only where `settings` name it, for the description
-    may come from elsewhere. Scores are kept as they are computed, so that the same command goes on after a failure; the
-    new description and the report appear together.
+    Settings that open a connection, a file or an environment variable are used only where `settings` name them, since
+    the description may be untrusted. Scores are stored as they are computed, so that the same command continues after a
+    failure; the new description and the report appear together.
 
     Args:
         folder: The evaluation folder. Its new description keeps the names of the metrics it was made with under
@@ -232,7 +232,7 @@ def _score_anew(
 
 
 def primary_of(names: Sequence[str]) -> str:
-    """The metric that a verdict rests on."""
+    """The metric that a verdict uses."""
     return next(iter(names), EXACT_MATCH.name)
 
 
@@ -254,10 +254,10 @@ def keep_report(old: Path, new: Path, names: Sequence[str]) -> None:
     except DataError:  # the folder that is to be replaced may be damaged
         earlier = "damaged"
     if earlier != primary_of(names) and (old / "report").is_dir():
-        place = inside(new, f"report-{re.sub(r'[^A-Za-z0-9._-]', '-', earlier)[:60]}")
-        if place.exists():
-            remove_folder(place)
-        shutil.copytree(old / "report", place)
+        archive = inside(new, f"report-{re.sub(r'[^A-Za-z0-9._-]', '-', earlier)[:60]}")
+        if archive.exists():
+            remove_folder(archive)
+        shutil.copytree(old / "report", archive)
 
 
 def run_of(folder: Path) -> Run | None:
@@ -315,7 +315,7 @@ def note_in_run(evaluation: Evaluation, run: Run | None) -> None:
 
 
 def _check_named(metrics: Mapping[str, Any], stored: Collection[str], overrides: Collection[str]) -> None:
-    """Refuse to compute scores by settings that nobody but the evaluation's description names."""
+    """Refuse to compute scores by settings that only the evaluation's description names."""
     for name, values in (metrics["external"] or {}).items():
         where = f"metrics.external.{name}."
         named = [override.removeprefix(where) for override in overrides if override.startswith(where)]

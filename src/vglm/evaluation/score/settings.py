@@ -190,7 +190,7 @@ def spell_out(metrics: Mapping[str, Any]) -> dict[str, Any]:
         metrics: As in a file of conf/metrics/, in the config of an older evaluation or on a command line.
 
     Raises:
-        ConfigError: Something under `external` is no component, and stands for none; all of these are named.
+        ConfigError: Something under `external` is not a component, and stands for none; all of these are named.
     """
     external, problems = dict[str, Any](), []
     external_given, names = metrics.get("external"), metrics.get("names")
@@ -209,7 +209,7 @@ def spell_out(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _no_component(name: str, values: object) -> str | None:
-    """Why values are no component of `external`; None where they are one."""
+    """Why values are not a component of `external`; None where they are one."""
     from vglm.evaluation.score.metrics.external import WHY_NOT, why_unknown
 
     if values is None:
@@ -261,7 +261,7 @@ def _check_external(values: Mapping[str, Any], where: str) -> None:
 
 
 def _check_custom(values: Mapping[str, Any], where: str) -> None:
-    """Refuse components of the workbench, which are allowed in configs and are no metrics."""
+    """Refuse components of the workbench, which are allowed in configs and are not metrics."""
     from vglm.config import is_ours
 
     if ours := [target for target in _targets(values) if is_ours(target)]:
@@ -297,7 +297,7 @@ def read_config(evaluation: "Evaluation") -> dict[str, Any]:
     """The config that an evaluation ran with.
 
     Raises:
-        DataError: It is no YAML.
+        DataError: It is not YAML.
     """
     config = parse_yaml(evaluation.config, f"the config in {EVALUATION_FILE}", advice="Run evaluate.py again.")
     return config if isinstance(config, dict) else {}
@@ -308,7 +308,7 @@ def read_settings(evaluation: "Evaluation") -> MetricSettings:
 
     Raises:
         ConfigError: A metric is unknown.
-        DataError: The config is no YAML, its `metrics` are damaged, or one is of a package that nobody allowed.
+        DataError: The config is not YAML, its `metrics` are damaged, or one is of a package that is not allowed.
     """
     metrics = metrics_of(read_config(evaluation))
     try:

@@ -12,11 +12,11 @@
 
 Runs belong together when their configs differ in nothing but the seed. A row has the mean over the seeds, with an
 interval that says what other seeds and other samples would do to it, and beside it how much the seeds vary and how much
-the samples (`vglm.evaluation.score.statistics.over_seeds`). Of a method with one seed nobody knows what another would
-do; its interval is of other samples alone. Two methods are compared sample by sample, each sample with its mean over
-the method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have two seeds or more, their
-difference has an interval over other seeds, too, paired where the seeds are the same; without it no two methods are
-said to differ.
+the samples (`vglm.evaluation.score.statistics.over_seeds`). The variation between seeds of a method with one seed is
+unknown; its interval covers other samples only. Two methods are compared sample by sample, each sample with its mean
+over the method's seeds; the p-values are Holm-corrected for all pairs of methods. Where both have two seeds or more,
+their difference has an interval over other seeds, too, paired where the seeds are the same; without it no two methods
+are said to differ.
 
 In k-fold and leave-one-out every sample is tested by the one run that did not learn from it. The folds' predictions are
 put together and scored as one test; the scores of single folds, of one sample perhaps, are not averaged.
@@ -82,8 +82,8 @@ class Row:
         by_seed: `after` of each run.
         seed_sd: Standard deviation of `after` between seeds, without what the choice of samples does to it; None for
             one seed.
-        sample_se: Standard error of `after` that comes of the finite test set, seeds as they are; NaN where the samples
-            do not tell: all answered alike, or all of one group.
+        sample_se: Standard error of `after` that is due to the finite test set, for these seeds; NaN where it cannot be
+            estimated: all answered alike, or all of one group.
         forgotten: Exact match lost on the retention set, in points, mean over the runs; None without a retention set.
         samples: Number of test samples.
         seconds: Of training, mean.
@@ -524,7 +524,7 @@ def compare_methods(runs: Sequence[Run]) -> list[MethodTest]:
 
 @dataclass(frozen=True)
 class ProtocolRow:
-    """Runs that differ in nothing but what the protocol averages over.
+    """Runs that differ only in what the protocol averages over.
 
     Attributes:
         shots: Training samples of each run; None for folds.
@@ -776,7 +776,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             str(len(row.seeds)),
             _shown(row.before, row.metric),
             _shown(row.after, row.metric),
-            "-".join(_shown(end, row.metric) for end in row.interval),
+            "-".join(_shown(end, row.metric) for end in row.interval) if all(map(math.isfinite, row.interval)) else "-",
             "?" if row.seed_sd is None else _shown(row.seed_sd, row.metric),
             _shown(row.sample_se, row.metric),
             "-" if row.forgotten is None else f"{row.forgotten:.1f}",
@@ -790,7 +790,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _legend(rows: Sequence[Row]) -> str:
-    alone, metric = [row for row in rows if row.seed_sd is None], rows[0].metric
+    alone, metric = [row for row in rows if len(row.seeds) == 1], rows[0].metric
     percent = " in percent" if metric.is_share else ""
     order = " (less is better)" if metric.higher_is_better is False else ""
     seeds = (
@@ -805,6 +805,8 @@ def _legend(rows: Sequence[Row]) -> str:
         )
     elif alone:
         seeds += " ?: one seed, so what another would do is unknown, and the interval is of other samples alone;"
+    elif any(row.seed_sd is None for row in rows):
+        seeds += " ?: cannot be told from so few samples;"
     best = (
         f" Whichever of the {len(rows)} is best by this table is the best of {len(rows)} by test score, and other"
         " samples will show it a little worse: choose by validation scores, or test the chosen one on new samples."

@@ -1,7 +1,7 @@
 """The checks, a module for each subject, and the list of them.
 
-A check looks at a survey and yields what it finds: notes are facts to know, warnings call for a decision or a repair.
-A new one is a function in one of the modules, its words in `messages.yaml`, and a line in `CHECKS`.
+A check looks at a survey and yields what it finds: notes state facts, warnings need a decision or a fix.
+A new check is a function in one of the modules, its texts in `messages.yaml`, and a line in `CHECKS`.
 """
 
 from vglm.data.doctor.checks.answers import answers_to_look_at, languages

@@ -23,7 +23,7 @@ _STRAY_SHARE = 0.05
 
 
 def answers_to_look_at(survey: Survey) -> Iterator[Finding]:
-    """Answers that are empty or hold phrases and tokens that nobody wants the model to learn."""
+    """Answers that are empty or contain phrases and tokens that the model should not learn."""
     for mark in (Mark.EMPTY, Mark.BOILERPLATE, Mark.UNRESOLVED, Mark.GARBLED):
         rows = np.flatnonzero(survey.rows["marks"] & mark)
         if len(rows):
@@ -54,8 +54,10 @@ def languages(survey: Survey) -> Iterator[Finding]:
     rows = survey.rows
     if not len(rows):
         return
-    asked_in, answered_in = rows["question_language"], rows["answer_language"]
-    counts = {script: (int((asked_in == script).sum()), int((answered_in == script).sum())) for script in Script}
+    question_script, answer_script = rows["question_language"], rows["answer_language"]
+    counts = {
+        script: (int((question_script == script).sum()), int((answer_script == script).sum())) for script in Script
+    }
     present = [script for script in Script if any(counts[script])]
     name = {script: SAY(f"languages.{script.name.lower()}") for script in Script}
     answered = [script for script in present if counts[script][1]]
@@ -71,13 +73,20 @@ def languages(survey: Survey) -> Iterator[Finding]:
         ),
     )
     clear = (int(Script.CHINESE), int(Script.LATIN))
-    crossed = np.isin(asked_in, clear) & np.isin(answered_in, clear) & (asked_in != answered_in) & rows["is_sentence"]
+    crossed = (
+        np.isin(question_script, clear)
+        & np.isin(answer_script, clear)
+        & (question_script != answer_script)
+        & rows["is_sentence"]
+    )
     yield from about(survey, np.flatnonzero(crossed), "languages.crossed")
-    frame = (rows["is_english"] & (asked_in == Script.CHINESE)) | (~rows["is_english"] & (asked_in == Script.LATIN))
+    frame = (rows["is_english"] & (question_script == Script.CHINESE)) | (
+        ~rows["is_english"] & (question_script == Script.LATIN)
+    )
     yield from about(survey, np.flatnonzero(frame), "languages.frame")
     main = max(clear, key=lambda script: counts[Script(script)][1])
     other = clear[1 - clear.index(main)]
-    stray = np.flatnonzero((answered_in == other) & rows["is_sentence"] & ~crossed)
+    stray = np.flatnonzero((answer_script == other) & rows["is_sentence"] & ~crossed)
     if len(stray) and counts[Script(other)][1] < _STRAY_SHARE * len(rows):
         yield Finding(
             NOTE,

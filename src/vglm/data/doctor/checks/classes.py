@@ -75,12 +75,12 @@ def _classes_of(survey: Survey, rows: pd.DataFrame, counts: pd.DataFrame, kind: 
             )
         return
     is_unbalanced = largest >= _IMBALANCE * smallest and largest > _IMBALANCE
-    each = SAY("classes.each" if smallest == largest else "classes.range", n=largest, least=smallest, most=largest)
+    sizes = SAY("classes.each" if smallest == largest else "classes.range", n=largest, least=smallest, most=largest)
     shown = [(survey.sample(row.first).answer, row.rows) for row in counts[:10].itertuples()]
     detail = SAY("classes.detail", share=share)
     yield Finding(
         WARNING if is_unbalanced else NOTE,
-        SAY("classes.title", n=len(counts), each=each, of_kind=of_kind),
+        SAY("classes.title", n=len(counts), sizes=sizes, of_kind=of_kind),
         SAY("classes.unbalanced", detail=detail) if is_unbalanced else detail,
         table=Table(
             tuple(SAY(f"classes.{column}") for column in ("answer", "rows", "share")),

@@ -25,7 +25,7 @@ class Check:
     """One thing to look for.
 
     Attributes:
-        name: Key of the title under `check`, which a clean report says was looked at.
+        name: Key of the title under `check`, which a clean report lists.
         run: Yields what it finds.
         needs: "pictures" or "tokens", if the check makes no sense without; None if the rows suffice.
     """

@@ -1,4 +1,4 @@
-"""What only radiographs or light curves have: DICOM headers, views, findings; stars per type, points, gaps."""
+"""Checks of radiographs (DICOM headers, views, findings) and of light curves (stars per type, points, gaps)."""
 
 import re
 from collections import Counter, defaultdict
@@ -33,7 +33,7 @@ _VIEWS = ("view", "view_position", "ViewPosition", "viewposition", "views", "pro
 
 
 def dicom_headers(survey: Survey) -> Iterator[Finding]:
-    """What DICOM files say of themselves: bits, window, views, and who the patient is."""
+    """The facts of DICOM headers: bits, window, views, and the patient."""
     headers = list(_headers(survey))
     if not headers:
         return
@@ -79,7 +79,7 @@ def dicom_headers(survey: Survey) -> Iterator[Finding]:
 
 
 def dicom_beside(survey: Survey) -> Iterator[Finding]:
-    """Pictures that are missing under the name that rows give, and lie there as DICOM."""
+    """Pictures that are missing under the name in the row, but present as DICOM."""
     lost = [(survey.sample(int(row)).id, str(survey.sample(int(row)).image)) for row in survey.absent[:LOOKED_AT]]
     bad = (bad_row for bad_row in survey.bad() if bad_row[1].is_missing_image)
     lost += [(f"{name}#{row.row}", row.fault) for name, row in islice(bad, LOOKED_AT)]
@@ -170,7 +170,7 @@ def _curves(survey: Survey) -> Iterator[tuple[int, float, float]]:
     """Number of points, days from first to last and longest gap of light curves, one for each picture."""
     for picture in _spread(len(survey.images)):
         sample = survey.sample_of_picture(picture)
-        with suppress(DataError, ConfigError):  # told by the check of unreadable rows
+        with suppress(DataError, ConfigError):  # reported by the check of unreadable rows
             time = open_series(sample.meta[SERIES], sample.group).time
             yield len(time), float(time[-1] - time[0]), float(np.diff(time).max())
 
@@ -182,9 +182,9 @@ def _spread(count: int, most: int = LOOKED_AT) -> Iterable[int]:
 def _dicom_named(text: str, folders: Sequence[Path]) -> Path | None:
     """The DICOM file of a picture that a text names, there or in one of the folders."""
     names = [Path(name) for name in _PICTURE_NAME.findall(text)]
-    places = [place for name in names for place in (name, *(folder / name for folder in folders))]
-    places += [folder / name.name for name in names for folder in folders]
-    candidates = (place.with_suffix(end) for place in places for end in (".dcm", ".DCM", ".dicom"))
+    paths = [path for name in names for path in (name, *(folder / name for folder in folders))]
+    paths += [folder / name.name for name in names for folder in folders]
+    candidates = (path.with_suffix(end) for path in paths for end in (".dcm", ".DCM", ".dicom"))
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 

@@ -1,4 +1,4 @@
-"""Rows and pictures that are there twice, and questions that have several answers."""
+"""Duplicate rows and pictures, and questions that have several answers."""
 
 from collections.abc import Iterator
 

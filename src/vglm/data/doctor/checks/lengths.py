@@ -38,7 +38,7 @@ def lengths(survey: Survey) -> Iterator[Finding]:
 
 
 def truncation(max_length: int) -> Callable[[Survey], Iterator[Finding]]:
-    """What would be cut at a length.
+    """The samples that a maximum length would truncate.
 
     Args:
         max_length: Tokens that a sample may have.

@@ -1,4 +1,4 @@
-"""Rows and pictures that cannot be used, and how the others are stored."""
+"""Unusable rows and pictures, and how the others are stored."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Questions that belong to another task too."""
+"""Questions that another task asks too."""
 
 from collections.abc import Iterator
 

@@ -80,7 +80,7 @@ def _source(survey: Survey) -> Text:
 
 
 def infer_groups(survey: Survey) -> NDArray[np.uint64] | None:
-    """Tell groups by the pictures' names.
+    """Infer groups from the pictures' names.
 
     Args:
         survey: The survey.

@@ -153,7 +153,7 @@ def select_metrics(
         external: Metrics of `.external` by name; those that are not named follow the others.
 
     Raises:
-        ConfigError: Names are unknown; all of them are named. Or labels are no texts, or mean the same, or an external
+        ConfigError: Names are unknown; all of them are named. Or labels are not texts, or mean the same, or an external
             metric has the name of another.
     """
     _check_labels(labels)
@@ -197,7 +197,7 @@ def _check_labels(labels: object) -> None:
 def adjust(
     comparisons: Mapping[str, PairedComparison], metrics: Sequence[Metric]
 ) -> dict[str, tuple[PairedComparison, float | None]]:
-    """Put beside each comparison its p-value by Holm over all of them; None for lengths, which are no hypothesis.
+    """Put beside each comparison its p-value by Holm over all of them; None for lengths, which are not tested.
 
     Args:
         comparisons: Metric name -> comparison.

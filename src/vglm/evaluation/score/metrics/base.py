@@ -47,8 +47,8 @@ class Metric:
         rewards_naming: Whether an answer that names everything scores as well as the right one, or nearly so; a report
             then warns of answers that are much longer than the references.
         title_zh: That in Chinese; None where it is the same.
-        signature: How exactly it is computed (tokens, case, smoothing, version), so that two reports can be compared.
-            Texts are never truncated, except where it says so.
+        signature: How it is computed (tokens, case, smoothing, version), so that two reports can be compared. Texts are
+            never truncated, except where it says so.
         function: (prediction, reference) -> the score of one answer; None for a score that only a set of answers has.
         table: Records -> rows, where they are not (function, 1).
         statistic: Sums of rows -> the score.

@@ -174,12 +174,12 @@ def _mme_plus_rows(records: Sequence[Prediction]) -> Rows:
     return all_right(_yes_no_hits(records), pairs)
 
 
-def _mme_score_rows(records: Sequence[Prediction], names_wanted: Sequence[str] | None) -> Rows:
+def _mme_score_rows(records: Sequence[Prediction], chosen_categories: Sequence[str] | None) -> Rows:
     """For each of C categories (right, questions, pairs right, pairs), shape (n, 4 C)."""
     categories, pairs = _mme_labels(records)
-    names = sorted(set(categories) if names_wanted is None else set(categories) & set(names_wanted))
+    names = sorted(set(categories) if chosen_categories is None else set(categories) & set(chosen_categories))
     if not names:
-        raise DataError(f"no sample is of the categories {', '.join(names_wanted or ())}.")
+        raise DataError(f"no sample is of the categories {', '.join(chosen_categories or ())}.")
     hits = _yes_no_hits(records)
     both = all_right(hits, pairs)
     rows = np.zeros((len(records), 4 * len(names)))
@@ -212,11 +212,11 @@ MME_SCORE, MME_PERCEPTION, MME_COGNITION = (
         f"mme_{name}",
         f"MME {title}",
         f"{_MME}|sum over {what} of 100 x (accuracy + accuracy+), 0 to 200 each",
-        table=partial(_mme_score_rows, names_wanted=names_wanted),
+        table=partial(_mme_score_rows, chosen_categories=chosen_categories),
         statistic=_mme_score,
         unit="",
     )
-    for name, title, what, names_wanted in (
+    for name, title, what, chosen_categories in (
         ("score", "score", "categories", None),
         ("perception", "perception", "the 10 categories of perception", PERCEPTION),
         ("cognition", "cognition", "the 4 categories of cognition", COGNITION),

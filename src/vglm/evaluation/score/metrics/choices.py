@@ -1,4 +1,4 @@
-r"""Which of its question's own choices an answer takes: multiple choice (MMBench, ScienceQA, ...), yes and no.
+r"""Which of its question's choices an answer selects: multiple choice (MMBench, ScienceQA, ...), yes and no.
 
 ```
 meta {"choices": '["A", "B"]', "options": "A. a cat\nB. a dog"}, reference "B"
@@ -36,7 +36,7 @@ def own_choices(record: Prediction) -> tuple[str, ...]:
 
 
 def taken_choice(text: str, record: Prediction, choices: Sequence[str]) -> str | None:
-    """The choice that a text takes, by name, letter or what a letter stands for, see `parse_choice`.
+    """The choice that a text selects, by its name, its letter or the text of the letter, see `parse_choice`.
 
     Args:
         text: An answer, or the reference.
@@ -53,8 +53,8 @@ def _parse(text: str, choices: tuple[str, ...], options: str) -> str | None:
     return parse_choice(text, choices, meanings)
 
 
-def true_place(record: Prediction, choices: Sequence[str]) -> int | None:
-    """The place of the choice that the reference is or names."""
+def index_of_reference(record: Prediction, choices: Sequence[str]) -> int | None:
+    """The index of the choice that the reference is or names."""
     true = taken_choice(record.reference, record, choices)
     return None if true is None else choices.index(true)
 
@@ -66,7 +66,7 @@ def _taken(records: Sequence[Prediction]) -> Rows:
         choices = own_choices(record) or tuple(record.likelihoods)
         if not choices:
             continue
-        true = true_place(record, choices)
+        true = index_of_reference(record, choices)
         if true is None:
             problems.append(f"{record.split} {record.id!r}: {record.reference!r} is none of {'/'.join(choices)}")
             continue

@@ -1,8 +1,8 @@
-"""Scores that need more than the two texts: somebody's weights, an endpoint, or a program of its own.
+"""Scores that need more than the two texts: model weights, an endpoint, or another program.
 
-They cannot be computed again wherever a report is rendered, so each is computed once, when a model is evaluated or by
-`vglm score`, and its numbers stay in the evaluation folder. From there it is a metric like any other, with intervals,
-paired tests, slices. What to compute stands in the config, off unless it is given:
+They cannot be recomputed whenever a report is rendered. So each is computed once, when a model is evaluated or by `vglm
+score`, and its numbers are stored in the evaluation folder. From then on it is a metric like any other, with intervals,
+paired tests and slices. The config selects them; by default none is computed:
 
 ```
 metrics.external.bert_score.model=<folder of a BERT or RoBERTa>                    bert_score

@@ -6,8 +6,8 @@ findings_readable     the share of answers that speak of a chest at all; one tha
 finding_table(rows)   precision, recall and F1 of each finding, with intervals
 ```
 
-These are rules, not a clinician and not CheXbert: they miss wordings that are not listed. How often they err stands in
-the signature of every metric. For comparison with published figures use CheXbert on your copy of its weights
+These are rules, not a clinician and not CheXbert: they miss wordings that are not listed. The signature of every metric
+gives their error rate. For comparison with published figures use CheXbert on your copy of its weights
 (`metrics.external.chexbert`).
 """
 
@@ -62,7 +62,7 @@ def is_normal(report: str) -> bool:
 def count_labels(
     pairs: Sequence[tuple[Mapping[str, Certainty], Mapping[str, Certainty]]], uncertain: Certainty = "positive"
 ) -> Rows:
-    """The additive counts that every F1 of findings is made of.
+    """The additive counts from which every F1 of findings is computed.
 
     Args:
         pairs: (what the reference says, what the prediction says) of each study.
@@ -92,7 +92,7 @@ def finding_rows(records: Sequence[Prediction]) -> Rows:
 
 
 def _read_references(records: Sequence[Prediction]) -> list[dict[str, Certainty]]:
-    """What the references say; those that cannot be read, which say nothing, are not counted.
+    """The labels of the references; unreadable references have none and are not counted.
 
     Raises:
         DataError: None of them can be read.
@@ -177,12 +177,12 @@ def finding_table(records: Sequence[Prediction]) -> dict[str, dict[str, object]]
         true, named, both = (int(count) for count in columns.sum(axis=0))
         shares = {"precision": ([2, 1], both, named), "recall": ([2, 0], both, true)}
         entry: dict[str, object] = {"n": true, "named": named}
-        for share, (places, hits, count) in shares.items():
+        for share, (used, hits, count) in shares.items():
             entry[share] = hits / count if count else None
             ends = (
                 wilson_interval(hits, count)
                 if is_independent and count
-                else bootstrap_interval(columns[:, places], groups=groups, statistic=mean_of_sums)
+                else bootstrap_interval(columns[:, used], groups=groups, statistic=mean_of_sums)
             )
             entry[f"{share}_interval"] = _shown(ends) if count else [None, None]
         entry["f1"] = 2 * both / (true + named) if true + named else None

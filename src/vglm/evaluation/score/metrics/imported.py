@@ -84,15 +84,15 @@ def import_scores(settings: ImportedMetric, arms: Mapping[str, Sequence[Predicti
         scores, problems = _read_scores(files[arm], arm if is_shared else None, settings.is_share, arms)
         problems += [f"{_named(key)} is no answer of {arm}" for key in scores.keys() - by_key.keys()]
         splits = {split for split, _, _ in scores}
-        for place, record in by_key.items():
+        for answer_key, record in by_key.items():
             if record.split not in splits and splits:
                 continue  # a whole split without scores is another matter than a gap
-            if place not in scores and record.error is None:
-                problems.append(f"{_named(place)} has no score")
+            if answer_key not in scores and record.error is None:
+                problems.append(f"{_named(answer_key)} has no score")
                 continue
-            row, key = [scores.get(place, 0.0), 1.0], key_of(record)
+            row, key = [scores.get(answer_key, 0.0), 1.0], key_of(record)
             if not math.isclose(rows.setdefault(key, row)[0], row[0], abs_tol=1e-6):
-                problems.append(f"{_named(place)} has another score in another arm, though the answer is the same")
+                problems.append(f"{_named(answer_key)} has another score in another arm, though the answer is the same")
         if problems:
             shown = "; ".join(problems[:MAX_ERRORS_SHOWN])
             raise DataError(

@@ -6,8 +6,9 @@ python evaluate.py run=latest metrics.external.judge.base_url=http://localhost:8
 
 It needs the extra `judge`: requests, retries and timeouts are those of the package openai.
 
-A judge's scores depend on its model and its prompt, so both stand in the signature. They are no measurement like the
-others: compare them only where both are the same, and check some of them by eye, in `verdicts.jsonl`:
+A judge's scores depend on its model and its prompt, so both stand in the signature. They are less reliable than the
+other metrics: compare them only where model and prompt are the same, and check some of them by hand, in
+`verdicts.jsonl`:
 
     {"key": "0c1f…", "split": "test", "id": "2882_1", "score": 0.3, "reply": "Score: 3"}
 """
@@ -186,7 +187,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _read_verdicts(path: Path) -> dict[str, float | None]:
-    """Key -> score of what was replied before; a line that was cut off is taken out of the file."""
+    """Key -> score of what was replied before; an incomplete line is removed from the file."""
     if not path.exists():
         return {}
     if not path.is_file():
@@ -199,7 +200,7 @@ def _read_verdicts(path: Path) -> dict[str, float | None]:
 
 
 def _fill(prompt: str, record: Prediction) -> str:
-    """The prompt with its fields filled in at once, so that braces in an answer stay what they are."""
+    """The prompt with its fields filled in at once, so that braces in an answer are kept."""
     fields = {"{question}": record.question, "{reference}": record.reference, "{prediction}": record.prediction}
     return re.sub("|".join(map(re.escape, fields)), lambda match: fields[match[0]], prompt)
 

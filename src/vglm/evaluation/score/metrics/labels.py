@@ -40,7 +40,7 @@ def collect_labels(records: Sequence[Prediction]) -> tuple[str, ...]:
     """The different references, or the choices of questions that have their own, sorted, as the closed set of labels.
 
     Raises:
-        Unsuitable: There are more than `MAX_LABELS`, so the references are no labels.
+        Unsuitable: There are more than `MAX_LABELS`, so the references are not labels.
     """
     labels = tuple(
         sorted({choice for record in records for choice in own_choices(record) or reference_answers(record.reference)})
@@ -318,7 +318,7 @@ def _classified_kinds(records: Sequence[Prediction], labels: Labels | None) -> l
 def class_f1_intervals(
     records: Sequence[Prediction], labels: Labels | None = None, *, confidence: float = 0.95
 ) -> dict[str, tuple[float, Interval, int]]:
-    """The F1 of each class with an interval: for rare classes, whose figures rest on a few samples.
+    """The F1 of each class with an interval: for rare classes, whose figures are based on few samples.
 
     Args:
         records: Predictions with references.
@@ -350,8 +350,8 @@ def f1_interval(hits: int, n: int, named: int, confidence: float = 0.95) -> Inte
     """The interval of one class's F1 for independent samples.
 
     F1 = 2 F* / (1 + F*) with F* = hits / (n + named - hits), which is a proportion of those samples that are of the
-    class, are called so, or both; Wilson's interval of that proportion, carried over, is one of F1. Unlike the
-    bootstrap's it stays honest for a handful of samples and for an F1 of 0 or 1.
+    class, are called so, or both; Wilson's interval of that proportion, transformed, is an interval of F1. Unlike the
+    bootstrap's it keeps its coverage for few samples and for an F1 of 0 or 1.
 
     Args:
         hits: How many samples of the class were called so.
@@ -445,7 +445,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
     With four answers or more it is the official figure: where people differ, all texts are brought to the normal form
     of VQA; where all answers are the same, the prediction must be exactly that. With two or three answers, one that all
-    the others gave is right. A single answer is no vote: it is right or wrong, in the normal form.
+    the others gave is right. A single answer is not a vote: it is right or wrong, in the normal form.
 
     Args:
         prediction: The answer.

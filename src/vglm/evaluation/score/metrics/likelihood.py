@@ -6,8 +6,8 @@ softmax                {"是的。": 0.90, "不是。": 0.10}      its confidenc
 calibration(records)   {"n": 200, "expected_calibration_error": 0.04, "bins": [{"from": 0.8, "n": 41, …}, …], …}
 ```
 
-Records without likelihoods (text-only probes in a mixed test set) are left out; one whose image could not be opened
-has none either, but counts as wrong, as everywhere.
+Records without likelihoods (text-only questions in a mixed test set) are left out. A record whose image could not be
+opened has none either, but counts as wrong, as in all metrics.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from vglm.errors import DataError
 from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics.base import Metric, Rows
-from vglm.evaluation.score.metrics.choices import own_choices, true_place
+from vglm.evaluation.score.metrics.choices import index_of_reference, own_choices
 from vglm.evaluation.score.metrics.text import OWN
 from vglm.evaluation.score.statistics import wilson_interval
 
@@ -32,10 +32,10 @@ BINS = 10
 
 
 def _scored(records: Sequence[Prediction]) -> list[tuple[tuple[str, ...], NDArray[np.float64], int] | None]:
-    """(choices, ln p of each, place of the right one) of each record; None where none were scored.
+    """(choices, ln p of each, index of the right one) of each record; None where none were scored.
 
     Raises:
-        DataError: No record has likelihoods; or references are none of the choices, or likelihoods are no numbers.
+        DataError: No record has likelihoods; or references are not among the choices, or likelihoods are not numbers.
     """
     scored: list[tuple[tuple[str, ...], NDArray[np.float64], int] | None] = []
     problems = []
@@ -44,7 +44,7 @@ def _scored(records: Sequence[Prediction]) -> list[tuple[tuple[str, ...], NDArra
             scored.append(None)
             continue
         choices, values = tuple(record.likelihoods), np.array(list(record.likelihoods.values()), dtype=np.float64)
-        true = true_place(record, choices)
+        true = index_of_reference(record, choices)
         if true is None:
             problems.append(f"{record.split} {record.id!r}: {record.reference!r} is none of {'/'.join(choices)}")
         elif not np.isfinite(values).all():
@@ -173,7 +173,7 @@ def calibration(records: Sequence[Prediction]) -> dict[str, Any]:
         have samples: `from`, `to`, `n`, `confidence`, `right` (the share) and its Wilson `interval`.
 
     Raises:
-        DataError: No record has likelihoods, or references are none of the choices.
+        DataError: No record has likelihoods, or references are not among the choices.
     """
     chance, right, is_scored = _confidences(records)
     chance, right = chance[is_scored], right[is_scored]

@@ -42,7 +42,7 @@ def _meanings(labels: Labels) -> tuple[tuple[str, str], ...]:
     return _label_words(tuple((label, tuple(others)) for label, others in aliases), isinstance(labels, Mapping))
 
 
-@lru_cache(maxsize=1 << 12)  # asked of every answer
+@lru_cache(maxsize=1 << 12)  # applied to every answer
 def _label_words(aliases: tuple[tuple[str, tuple[str, ...]], ...], are_named: bool) -> tuple[tuple[str, str], ...]:
     """The same, of labels with their other words."""
     words: dict[str, str] = {}
@@ -210,7 +210,7 @@ _CHOSEN = re.compile(
 _ANSWER = re.compile(
     r"""(?i)[\W_]*(?:the )?(?:correct |right |best )?(?:answer|option|choice|答案|选项)\s*(?:is|是|为|[:：])\s*["'(\[]?([a-z])[\W_]*"""
 )
-"""A text that is nothing but a letter, in either case, behind such a word."""
+"""A text that is only a letter, in either case, after such a word."""
 _WRONG = re.compile(
     r"(?:\s*(?:,|and|or|nor|和|与|及|、)\s*(?:option )?[A-Z]\b)*\W*(?:is|are|was|seems?|是)?\s*(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out|错|不对|不正确|不是|不符合|排除)",
     re.IGNORECASE,
@@ -257,7 +257,7 @@ def _read_letter(text: str, letters: Sequence[str]) -> str | None:
 
 
 def _lone_letter(text: str, letters: Sequence[str]) -> str | None:
-    """The only letter that stands by itself, is no word and is not denied."""
+    """The only letter that stands by itself, is not a word and is not denied."""
     text = normalise(text)
     lone = {
         match[1]
@@ -289,7 +289,7 @@ _NO = re.compile(
     r"(?:definitely|certainly|absolutely) not|非也|否|不|不是的?|没有?的?|不对|不存在|错的?|错误的?|错了|不正确|不会的?|不能|不可以|"
     r"不行|无|假的?|(?:并|当然|肯定|应该)?(?:不是|没有)的?|不属于)(?: it (?:is|does)n['’]t| they (?:are|do)n['’]t)?"
 )
-"""A clause that is nothing but an answer."""
+"""A clause that is only an answer."""
 _UNSURE = re.compile(
     r"\bnot (?:\w+ )?(?:sure|certain|clear|known|possible to)\b|\b(?:unsure|uncertain|unclear|unknown|no idea)\b"
     r"|\b(?:can|could)(?:not|n?['’]t| not) (?:be )?(?:tell|say|determine|know|answer|identif|judge|sure|confirm|verify|make out)"

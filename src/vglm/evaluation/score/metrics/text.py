@@ -100,13 +100,13 @@ _IS_LETTER = re.compile(_LETTER).match
 
 def _has_words(text: str, words: str) -> bool:
     """Whether the pattern of `as_words` is in a text, both simplified, without making a pattern of each reference."""
-    place = text.find(words) if words else -1
-    while place >= 0:
-        end = place + len(words)
-        begins = place == 0 or not _IS_LETTER(words[0]) or not _IS_LETTER(text[place - 1])
+    start = text.find(words) if words else -1
+    while start >= 0:
+        end = start + len(words)
+        begins = start == 0 or not _IS_LETTER(words[0]) or not _IS_LETTER(text[start - 1])
         if begins and (end == len(text) or not _IS_LETTER(words[-1]) or not _IS_LETTER(text[end])):
             return True
-        place = text.find(words, place + 1)
+        start = text.find(words, start + 1)
     return False
 
 
@@ -239,8 +239,8 @@ class _Ngrams(NamedTuple):
         if 2 * rows * limit >= 2**63:
             numbers, codes = np.unique(codes, return_inverse=True)
             limit = len(numbers)
-        sides, places = np.divmod(self.texts, rows)
-        keys, times = np.unique(2 * (places * limit + codes) + sides, return_counts=True)  # both sides are neighbours
+        sides, pairs = np.divmod(self.texts, rows)
+        keys, times = np.unique(2 * (pairs * limit + codes) + sides, return_counts=True)  # both sides are neighbours
         both = np.flatnonzero(keys[1:] >> 1 == keys[:-1] >> 1)
         return (keys[both] >> 1) // limit, np.minimum(times[both], times[both + 1])
 
@@ -249,7 +249,7 @@ def _ngrams(texts: Sequence[Sequence[str]], orders: int) -> Iterator[_Ngrams]:
     """The n-grams of each order, from 1 on."""
     numbers = {token: number for number, token in enumerate(dict.fromkeys(chain.from_iterable(texts)))}
     tokens = np.fromiter(map(numbers.__getitem__, chain.from_iterable(texts)), np.int64)
-    places = np.repeat(np.arange(len(texts)), list(map(len, texts)))
+    owners = np.repeat(np.arange(len(texts)), list(map(len, texts)))
     codes, limit = tokens, max(len(numbers), 1)
     for order in range(orders):
         if order:
@@ -257,8 +257,8 @@ def _ngrams(texts: Sequence[Sequence[str]], orders: int) -> Iterator[_Ngrams]:
                 distinct, codes = np.unique(codes, return_inverse=True)
                 limit = len(distinct)
             codes, limit = codes[:-1] * len(numbers) + tokens[order:], limit * max(len(numbers), 1)
-        inside = places[: len(codes)] == places[order:]  # and not from one text into the next
-        yield _Ngrams(places[: len(codes)][inside], codes[inside], limit)
+        inside = owners[: len(codes)] == owners[order:]  # and not from one text into the next
+        yield _Ngrams(owners[: len(codes)][inside], codes[inside], limit)
 
 
 @cache
@@ -389,10 +389,10 @@ def cider_d(
         weights = times * (math.log(max(count, 1)) - np.log(np.maximum(frequency, 1)))[codes]
         squares = np.bincount(texts, weights**2, 2 * count)
         first, second = np.flatnonzero(~is_true), np.flatnonzero(is_true)
-        wanted = (texts[first] + count) * len(numbers) + codes[first]  # the same n-gram of the reference
-        place = np.minimum(np.searchsorted(keys[second], wanted), max(len(second) - 1, 0))
-        both = keys[second][place] == wanted if len(second) else np.zeros(len(first), bool)
-        mine, other = first[both], second[place[both]] if len(second) else first[both]
+        sought = (texts[first] + count) * len(numbers) + codes[first]  # the same n-gram of the reference
+        position = np.minimum(np.searchsorted(keys[second], sought), max(len(second) - 1, 0))
+        both = keys[second][position] == sought if len(second) else np.zeros(len(first), bool)
+        mine, other = first[both], second[position[both]] if len(second) else first[both]
         shared = np.bincount(texts[mine], np.minimum(weights[mine], weights[other]) * weights[other], count)
         norms = np.sqrt(squares[:count] * squares[count:])
         cosines += np.divide(shared[:count], norms, out=np.zeros(count), where=norms > 0)
@@ -410,7 +410,7 @@ def _cider_rows(records: Sequence[Prediction]) -> Rows:
 
 
 class _NoSynonyms:
-    """Stands in for WordNet, which would have to be downloaded."""
+    """Replaces WordNet, which would have to be downloaded."""
 
     def synsets(self, word: str) -> list[Any]:
         return []

@@ -1,4 +1,4 @@
-"""How sure a score is, and whether two scores differ: intervals, tests, power and seeds.
+"""The uncertainty of a score, and whether two scores differ: intervals, tests, power and seeds.
 
 A score is a function of sums over samples: a mean is (sum of scores) / (number of samples), BLEU a function of summed
 n-gram counts, macro-F1 one of summed hits. So every interval and every test below takes `rows`, one row of additive
@@ -15,8 +15,8 @@ non_inferiority(compare_paired(before, after), margin=0.05)    lost at most 5 po
 gross_forgetting(before, after)                                forgot 20 of the 90 it knew, learned 20 of 90
 ```
 
-Student and the binomial are SciPy's; here is what no library has: Tango's interval, McNemar's mid-p test, the bootstrap
-and the randomisation test by group on additive rows, and Gaffke's interval.
+Student's t and the binomial are SciPy's; this package adds what no library has: Tango's interval, McNemar's mid-p test,
+the bootstrap and the randomisation test by group on additive rows, and Gaffke's interval.
 """
 
 from vglm.evaluation.score.statistics.basics import Interval, Statistic, mean_of_sums, single_scores, student_quantile

@@ -1,9 +1,9 @@
 """Intervals and tests of a mean that hold whatever the shape of the scores, for scores that cannot leave a range.
 
 Twelve small losses look like a loss. But if one sample in twenty gains much, twelve samples miss all such gains in half
-of the cases, and no bootstrap draws what was not observed. What protects is the range of the scores: with n samples, a
-kind of sample that nobody saw may still make up about 3 / n of the population, and it cannot be further away than the
-end of the range.
+of the cases, and no bootstrap draws what was not observed. The range of the scores gives a bound: with n samples, a
+kind of sample that was not observed may still make up about 3 / n of the population, and its score cannot lie outside
+the range.
 """
 
 import math

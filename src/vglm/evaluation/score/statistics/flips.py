@@ -1,4 +1,4 @@
-"""Right and wrong in two arms of the same independent samples: who flipped, Tango's interval, McNemar's test."""
+"""Right and wrong answers of two arms on the same independent samples: flips, Tango's interval, McNemar's test."""
 
 import math
 from dataclasses import dataclass
@@ -102,6 +102,6 @@ def mcnemar_test(wrong_to_right: int, right_to_wrong: int, *, is_mid: bool = Fal
 
     flips, fewer = wrong_to_right + right_to_wrong, min(wrong_to_right, right_to_wrong)
     tail, beyond = float(bdtr(fewer, flips, 0.5)), float(bdtr(fewer - 1, flips, 0.5)) if fewer else 0.0
-    if is_mid and flips and wrong_to_right == right_to_wrong:  # both tails meet in what was observed
+    if is_mid and flips and wrong_to_right == right_to_wrong:  # both tails contain the observation
         return 1.0 - (tail - beyond) / 2
     return min(1.0, tail + beyond if is_mid and flips else 2 * tail)

@@ -59,7 +59,7 @@ def bootstrap_interval(
     Plain bootstrap intervals are too narrow for few samples (at n = 20 they hold a mean in 92 % of the cases). They are
     expanded here as Hesterberg proposes: the levels of the quantiles are those that make the interval of a normal mean
     as wide as Student's t interval. Each end is no nearer than that of Student's interval with the jackknife's standard
-    error, for with few groups of unequal sizes, or scores that are no means (macro-F1 with a rare class), the truth is
+    error, for with few groups of unequal sizes, or scores that are not means (macro-F1 with a rare class), the truth is
     held in 90 to 93 % of the cases otherwise; and none is beyond the furthest draw, so a share stays one. By simulation
     (`python benchmarks/statistical_tests.py`) with 95 % and 20 to 200 samples, 10 groups or more, means, macro-F1 and
     BLEU are held in 93 to 97 % of the cases; means of very skewed scores at n = 20 in 92 to 94 %, where `bca` is a

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,6 +35,9 @@ Result = TypeVar("Result")
 LEAST_GROUPS, LEAST_GROUPS_UNBOUNDED = 10, 60
 """With fewer independent groups no verdict is given; the second where nothing limits what one sample's score may be: of
 60 samples at least one is of any kind that makes up 5 % of the population, with a chance of 95 %."""
+_WORTH_THREADS = 100_000
+"""Random numbers from which several threads are faster than one: at 80,000 they took 13 ms and one 10, at 240,000
+they took 22 ms and one 29 (two cores, 2026-11-28)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +123,7 @@ def compare_paired(
     of samples that were not drawn: of many small losses and a few large gains that make a mean of 0 they claim a loss
     in up to 54 % of the cases at n = 12. So the interval is no narrower, and the p-value no smaller, than Gaffke's
     one-sided bounds say, each at 5 %, which hold for every shape of the differences; see `bounded_interval`. A score
-    that is no mean, such as macro-F1, enters them by the jackknife's pseudo-values.
+    that is not a mean, such as macro-F1, enters them by the jackknife's pseudo-values.
 
     How often interval and test are right: `python benchmarks/statistical_tests.py`.
 
@@ -192,7 +197,7 @@ class _Arms:
 def _of_flips(flips: Flips, arms: _Arms, confidence: float) -> dict[str, Any]:
     """Interval, tests and power of right/wrong on independent samples."""
     gained, lost = len(flips.wrong_to_right), len(flips.right_to_wrong)
-    both_ways = (2 * min(gained, lost) + 2) / (arms.count + 2)  # flips that are no difference
+    both_ways = (2 * min(gained, lost) + 2) / (arms.count + 2)  # flips that cancel each other
     return {
         "interval": paired_proportion_interval(gained, lost, arms.count, confidence),
         "interval_method": Message("interval.tango"),
@@ -206,17 +211,20 @@ def _of_flips(flips: Flips, arms: _Arms, confidence: float) -> dict[str, Any]:
 def _of_shares(arms: _Arms, bound: float, confidence: float, resamples: int, seed: int) -> dict[str, Any]:
     """The same of everything else."""
     limit = arms.limit(bound)
-    with ThreadPoolExecutor(3) as pool:  # each has random numbers of its own, and numpy lets others compute meanwhile
+    # Each has random numbers of its own, and numpy lets others compute meanwhile.
+    with nullcontext() if arms.count * resamples < _WORTH_THREADS else ThreadPoolExecutor(3) as pool:
 
-        def start(function: Callable[..., Result], *values: Any, **options: Any) -> Future[Result]:
-            return pool.submit(copy_context().run, function, *values, **options)
+        def start(function: Callable[..., Result], *values: Any, **options: Any) -> Callable[[], Result]:
+            if pool is None:
+                return partial(function, *values, **options)
+            return pool.submit(copy_context().run, function, *values, **options).result
 
         guarded = start(bounded_mean, arms.values, -limit, limit, 2 * confidence - 1, resamples, seed)
         exchanged = start(_exchange, arms.first, arms.second, arms.statistic, resamples, seed)
         drawn = bootstrap_interval(
             arms.pairs, statistic=arms.of_pairs, confidence=confidence, resamples=resamples, seed=seed
         )
-    guard, p_values = guarded.result(), exchanged.result()
+    guard, p_values = guarded(), exchanged()
     interval = Interval(float(np.fmin(guard.interval.low, drawn.low)), float(np.fmax(guard.interval.high, drawn.high)))
     if arms.count < 2:
         interval = Interval(math.nan, math.nan)
@@ -320,7 +328,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Correct the p-values of several metrics, so that the chance of any false finding stays below the level.
 
     Args:
-        p_values: Metric name -> p-value; NaN is no test and stays NaN.
+        p_values: Metric name -> p-value; NaN is not a test and stays NaN.
 
     Returns:
         Metric name -> adjusted p-value, to be held against the same level, in the order given.

@@ -1,4 +1,4 @@
-"""A score of several training seeds: what the seeds vary, what the samples vary, and whether two methods differ."""
+"""A score over several training seeds: variance between seeds and between samples, and whether two methods differ."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -51,7 +51,7 @@ def over_seeds(
 
     The model is score = mean + seed + sample + residual, all random; a two-way analysis of variance gives each part's
     variance, and the interval adds the squared half-widths of Student's intervals over seeds and over samples. Scores
-    that are no means, and groups, enter by the pseudo-values of the jackknife. By simulation with 3 to 10 seeds and 20
+    that are not means, and groups, enter by the pseudo-values of the jackknife. By simulation with 3 to 10 seeds and 20
     to 100 samples both intervals hold the truth in 94 to 97 % of the cases for normal scores and in 93 to 97 % for
     right/wrong ones; with 2 seeds that differ much, in 88 to 94 %.
 
@@ -177,6 +177,6 @@ def _shares(rows: ArrayLike, groups: Sequence[Hashable] | None, statistic: Stati
 
 
 def _seed_variance(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The variance of the mean over seeds that comes of the seeds, and its degrees of freedom."""
+    """The variance of the mean that is due to the seeds, and its degrees of freedom."""
     scores = values.mean(axis=1)
     return float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1.0

@@ -18,7 +18,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
 
 
 def lines(scored: Scored) -> list[Line]:
-    """What the people score against one another."""
+    """The annotators' scores against one another."""
     agreement = scored.once(_measure)
     if agreement is None:
         return []

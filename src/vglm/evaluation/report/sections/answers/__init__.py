@@ -33,7 +33,7 @@ SMALL_SIDE_PX = 224
 MAX_EXAMPLES = 5
 EXAMPLES_SEED = 1
 RANKS = {(True, False): 0, (False, False): 1, (False, True): 2, (True, True): 3}
-"""(Right before, right after) -> place in the order of the answers: failures stand before successes."""
+"""(Right before, right after) -> rank in the order of the answers: failures stand before successes."""
 
 
 def show(scored: Scored) -> Mapping[str, Any]:
@@ -191,7 +191,7 @@ def _size(row: list[Any]) -> int:
 
 
 def _rank(row: list[Any]) -> tuple[int, bool]:
-    """The place of a sample in the order of answers, by the worst of its draws."""
+    """The rank of a sample in the order of answers, by the worst of its draws."""
     draws = [row[4:10], *(row[16] if len(row) > 16 else [])]
     return min((RANKS[FLIPS[draw[4]]], not draw[5]) for draw in draws)
 

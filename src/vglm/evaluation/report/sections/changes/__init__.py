@@ -24,7 +24,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
 
 
 def lines(scored: Scored) -> list[Line]:
-    """How much of what came to the reference's wording, or left it, is no change of content."""
+    """How many of the answers that gained or lost the reference's wording did not change in content."""
     if scored.evaluation.purpose != "tuning":
         return []
     counted = []

@@ -325,11 +325,11 @@ def _text(
     x: float, y: float, text: Text, language: Language | None, anchor: str = "start", css: str = "", extra: str = ""
 ) -> str:
     """A text in one language, or in both for the page's switch."""
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}'
+    attributes = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}'
     if language is not None or text.en == text.zh:
-        return f'<text {place} class="{css}">{escape(text.zh if language == "zh" else text.en)}</text>'
+        return f'<text {attributes} class="{css}">{escape(text.zh if language == "zh" else text.en)}</text>'
     return "".join(
-        f'<text {place} class="{css} {name}" lang="{tag}">{escape(words)}</text>'
+        f'<text {attributes} class="{css} {name}" lang="{tag}">{escape(words)}</text>'
         for name, tag, words in (("en", "en", text.en), ("zh", "zh-Hans", text.zh))
     )
 

@@ -26,7 +26,7 @@ def show(scored: Scored) -> Mapping[str, Any] | None:
 
 
 def lines(scored: Scored) -> list[Line]:
-    """Which arms left questions without a word."""
+    """Which arms have empty answers."""
     return [
         Line(
             say("empty_answers", split=split_title(split), arm=arm(label), n=ends["empty"], total=_total(ends)), "worse"

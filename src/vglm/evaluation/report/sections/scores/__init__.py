@@ -92,7 +92,7 @@ def _table(comparison: Comparison, part: Summary) -> Table:
 
 
 def _draws(comparison: Comparison) -> Text | None:
-    """How far single draws of the answers lie apart; None where each question was answered once."""
+    """The spread between single draws of the answers; None where each question was answered once."""
     draws = comparison.draws
     if draws["n"] < 2:
         return None

@@ -7,7 +7,7 @@ from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
 from vglm.evaluation.score.comparison import RETENTION, TRAIN, Comparison, Summary, judge, judge_gain
-from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L
+from vglm.evaluation.score.metrics import EXACT_MATCH, ROUGE_L, Metric
 from vglm.text.messages import Text, join
 
 say = section_texts(__file__)
@@ -33,7 +33,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
 
 
 def lines(scored: Scored) -> list[Line]:
-    """What the answers of each split say, and how many of them were cut."""
+    """The result of each split, and how many answers were cut."""
     splits = scored.comparison.splits
     answered = [Line(text) for split in splits for text in (_finding(scored, split), *_cut(scored, split))]
     return answered + [Line(text, "worse") for split in splits for text in _long(scored, split)]
@@ -132,7 +132,7 @@ def _rule(scored: Scored) -> list[Text]:
 def _not_evaluated(comparison: Comparison) -> list[Text]:
     """That the metric that was requested first could not be computed."""
     metric, first = comparison.verdict.metric, comparison.splits[comparison.main].metrics[0]
-    return [] if first is metric else [say("not_asked", asked=fmt.title(first), metric=fmt.title(metric))]
+    return [] if first is metric else [say("not_applicable", requested=fmt.title(first), metric=fmt.title(metric))]
 
 
 def _cut(scored: Scored, split: str) -> list[Text]:
@@ -204,14 +204,22 @@ def _forgotten(retention: Summary) -> Text:
 
 
 def _overview(scored: Scored) -> Table:
-    """The terminal's table."""
-    comparison = scored.comparison
+    """The terminal's table: right answers, and the primary metric where that counts no right answers, else ROUGE-L."""
+    comparison, primary = scored.comparison, scored.comparison.verdict.metric
+    is_right = primary in {part.decisive for part in comparison.splits.values()}
     rows: list[list[Cell]] = []
     for name, is_kind, summary in fmt.kind_rows(comparison):
-        right, rouge = (map(fmt.percent, pair) for pair in (summary.right, summary.scores[ROUGE_L.name]))
-        cells = [str(summary.n), " → ".join(right), fmt.signed(fmt.points(summary)), " → ".join(rouge)]
+        right = " → ".join(map(fmt.percent, summary.right))
+        scores = _primary(summary, primary, is_kind) if not is_right else summary.scores[ROUGE_L.name]
+        values = [fmt.value(score, ROUGE_L if is_right else primary).rstrip("%") for score in scores]
+        cells = [str(summary.n), right, fmt.signed(fmt.points(summary)), " → ".join(values)]
         rows.append([Text.of(f"  {name.en}") if is_kind else name, *cells])
     heading = f"{scored.evaluation.title}: {comparison.baseline} → {comparison.candidate}"
-    return Table(
-        [say("samples"), "n", fmt.right_title(comparison), say("points_column"), say("rouge")], rows, title=heading
-    )
+    column = say("rouge") if is_right else fmt.title(primary)
+    return Table([say("samples"), "n", fmt.right_title(comparison), say("points_column"), column], rows, title=heading)
+
+
+def _primary(summary: Summary, metric: Metric, is_kind: bool) -> tuple[float, ...]:
+    """The (baseline, candidate) scores by the primary metric, of splits that are judged by it."""
+    is_judged = not is_kind and summary.primary_metric is metric
+    return (summary.primary.before, summary.primary.after) if is_judged else ()

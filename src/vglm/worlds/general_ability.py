@@ -1,6 +1,6 @@
-"""The general retention set: what a model of the scene world should still be able to do after other tuning.
+"""The general retention set: abilities that a model of the scene world should keep after other tuning.
 
-probe_splits(per_kind=10).retention[1]  ->  Sample(
+retention_splits(per_kind=10).retention[1]  ->  Sample(
     id="probe-5-0-en",
     group="probe-5-0",
     image=<RGB picture of 64 x 64 pixels>,
@@ -49,7 +49,7 @@ _STREAM = (7, 11)
 """Four numbers seed each scene here; the scene world takes two, the background set three."""
 
 
-def probe_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KINDS, size: int = 64) -> Splits:
+def retention_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KINDS, size: int = 64) -> Splits:
     """The general retention set as a data set: nothing to train on, and all samples in the split `retention`.
 
     Args:
@@ -79,7 +79,13 @@ def probe_splits(*, per_kind: int = 10, seed: int = 5, kinds: Sequence[str] = KI
             samples.append(Sample(f"{name}-{language}", name, image, turns, language, meta))
     setting = f"general probe seed={seed} per_kind={per_kind} kinds={','.join(kinds)} size={size}"
     files = {setting: hashlib.sha256(setting.encode()).hexdigest()}
-    return Splits(train=[], test=[], retention=samples, files=files, synthetic="vglm.worlds.probe.probe_splits")
+    return Splits(
+        train=[],
+        test=[],
+        retention=samples,
+        files=files,
+        synthetic="vglm.worlds.general_ability.retention_splits",
+    )
 
 
 def _turns(scene: Scene, kind: str, language: Language, rng: np.random.Generator) -> tuple[Turn, ...]:

@@ -5,14 +5,14 @@ import pytest
 from vglm.data.images import image_sha256
 from vglm.data.loading import load_dataset
 from vglm.errors import ConfigError
+from vglm.worlds.general_ability import FAMILIES, KINDS, retention_splits
 from vglm.worlds.pretraining import SceneDialogues
-from vglm.worlds.probe import FAMILIES, KINDS, probe_splits
 
 DATA = Path(__file__).parents[1] / "data" / "background_synthetic"
 
 
 def test_every_kind_is_there_in_both_languages() -> None:
-    splits = probe_splits(per_kind=3)
+    splits = retention_splits(per_kind=3)
     samples = splits.retention
     assert (len(splits.train), len(splits.test), len(samples)) == (0, 0, 2 * 3 * len(KINDS))
     for kind in KINDS:
@@ -29,7 +29,7 @@ def test_every_kind_is_there_in_both_languages() -> None:
 
 
 def test_the_seed_says_it_all() -> None:
-    first, again, other = (probe_splits(per_kind=2, seed=seed) for seed in (5, 5, 6))
+    first, again, other = (retention_splits(per_kind=2, seed=seed) for seed in (5, 5, 6))
     assert [sample.turns for sample in first.retention] == [sample.turns for sample in again.retention]
     assert first.hash_images(first.retention) == again.hash_images(again.retention)
     assert first.data_hash == again.data_hash != other.data_hash
@@ -38,17 +38,17 @@ def test_the_seed_says_it_all() -> None:
 
 def test_no_picture_is_one_that_recipes_train_on() -> None:
     """The replay set and the pre-training set are one stream (seed 1), the background set another."""
-    retention = probe_splits()
+    retention = retention_splits()
     pictures = set(retention.hash_images(retention.retention)) - {None}
     background = load_dataset(DATA, train="train.json", test="test.json", retention="probe.json")
-    known = {
+    hashes = {
         digest
         for part in (background.train, background.test, background.retention)
         for digest in background.hash_images(part)
     }
-    known |= {image_sha256(sample.image) for sample in SceneDialogues(300, 1) if sample.image is not None}
+    hashes |= {image_sha256(sample.image) for sample in SceneDialogues(300, 1) if sample.image is not None}
     assert len(pictures) == 60
-    assert not pictures & known
+    assert not pictures & hashes
 
 
 def test_a_plain_dialogue_is_in_no_training_set() -> None:
@@ -58,10 +58,10 @@ def test_a_plain_dialogue_is_in_no_training_set() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"there is no 'captions'\. Choose from caption, subject"):
-        probe_splits(kinds=["captions"])
+        retention_splits(kinds=["captions"])
     with pytest.raises(ConfigError, match="per_kind must be at least 1"):
-        probe_splits(per_kind=0)
-    assert {sample.meta["kind"] for sample in probe_splits(per_kind=1, kinds=["yes_no", "repeat"]).retention} == {
+        retention_splits(per_kind=0)
+    assert {sample.meta["kind"] for sample in retention_splits(per_kind=1, kinds=["yes_no", "repeat"]).retention} == {
         "yes_no",
         "repeat",
     }
