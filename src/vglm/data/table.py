@@ -15,7 +15,7 @@ DataLoader read the same file instead of copying it.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -236,12 +236,17 @@ def _samples(batches: Iterable[pa.RecordBatch]) -> Iterator[Sample]:
         yield from map(_sample, *(column.to_pylist() for column in rows.columns))
 
 
+@lru_cache(maxsize=4096)
+def _digest(shown: Hashable) -> bytes:
+    return hashlib.blake2b(repr(shown).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
 def first_of_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
     """The samples with a picture, but of those about one picture in a file, seen through one window, only the first."""
     met: set[bytes] = set()
 
-    def is_new(shown: object) -> bool:
-        key = hashlib.blake2b(repr(shown).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    def is_new(shown: Hashable) -> bool:
+        key = _digest(shown)
         if key in met:
             return False
         met.add(key)

@@ -10,7 +10,7 @@ from vglm.evaluation.score.statistics.basics import Statistic
 
 BLOCK = 2_000_000
 """Number of resampled clusters in memory at a time."""
-MAX_KEPT = 200_000_000
+MAX_KEPT = 100_000_000
 """Number kept for the next metric, in a byte each or two; more are drawn again."""
 
 _CACHED = 1 << 16
