@@ -194,12 +194,15 @@ class Splits:
         tested, learned = self._by_content
         if self._copies is None or tested is None or learned is None:
             return None
-        return [
-            LookAlike(self.test[row], self.train[learned[self._copies[digest][0]][0]], self._copies[digest][1])
-            for digest, rows in tested.items()
-            if digest in self._copies
-            for row in rows
-        ]
+        copied = {digest: rows for digest, rows in tested.items() if digest in self._copies}
+        ordered = sorted(row for rows in copied.values() for row in rows)
+        samples = dict(zip(ordered, _at(self.test, ordered), strict=True))
+        pairs: list[LookAlike] = []
+        for digest, rows in copied.items():
+            other, how = self._copies[digest]
+            first = self.train[learned[other][0]]
+            pairs += (LookAlike(samples[row], first, how) for row in rows)
+        return pairs
 
     @cached_property
     def _copies(self) -> dict[str, tuple[str, str]] | None:
@@ -263,12 +266,15 @@ class Splits:
                 f" ({typed('evaluate')} dataset=benchmark dataset.path=...). To train on it, take the split out of its"
                 " rows and set dataset.division.fractions, or add rows of the split train."
             )
-        if any(how != "same pixels" for _, how in (self._copies or {}).values()):
-            copies = [alike for alike in self.look_alikes or () if alike.how != "same pixels"]
+        tested, learned = (rows or {} for rows in self._by_content)
+        known = self._copies or {}
+        if copies := [digest for digest in tested if digest in known and known[digest][1] != "same pixels"]:
+            other, how = known[copies[0]]
             logger.warning(
                 "%d test samples show a training picture once more (first: %s is %s, %s). Reports of this run will be"
                 ' stamped "LEAKED".',
-                *(len(copies), copies[0].tested.id, copies[0].learned.id, copies[0].how),
+                *(sum(len(tested[digest]) for digest in copies), self.test[tested[copies[0]][0]].id),
+                *(self.train[learned[other][0]].id, how),
             )
         if not self.leakage:
             return
