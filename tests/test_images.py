@@ -1,4 +1,5 @@
 import struct
+import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vglm.data import images
-from vglm.data.images import check_image_header, image_sha256, open_image
+from vglm.data.images import check_image_header, decoding_threads, image_sha256, open_image
 from vglm.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)  # (height, width, RGB)
@@ -56,6 +57,18 @@ def test_palette_with_transparency_opens_without_a_warning(tmp_path: Path) -> No
     image.putdata([0, 1])
     path = save(tmp_path / "a.png", image, transparency=bytes([0, 128]))
     assert np.asarray(open_image(path)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+
+
+def test_other_code_may_warn_while_pictures_are_decoded(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(PIXELS))
+
+    def decode_and_warn() -> None:
+        with decoding_threads() as pool:
+            pool.submit(open_image, path).result()
+            pool.submit(warnings.warn, "of something else").result()
+
+    with pytest.warns(UserWarning, match="of something else"):
+        decode_and_warn()
 
 
 def test_exif_orientation_is_ignored_as_in_the_original(tmp_path: Path) -> None:

@@ -198,13 +198,24 @@ def _checked_header(image: Path | ImageSlice, *, with_pixels: bool) -> Any:
     return header
 
 
+def quiet_decoders() -> None:
+    """From now on ignore what Pillow and pydicom warn of, in all threads; what other code warns of is shown as before.
+
+    `warnings.catch_warnings` is no way to do so: of two threads the one that leaves last puts back the other's filters.
+    """
+    if _OF_DECODERS not in warnings.filters:
+        warnings.filters.insert(0, _OF_DECODERS)  # type: ignore[attr-defined]
+
+
+_OF_DECODERS = ("ignore", None, Warning, re.compile(r"(PIL|pydicom|vglm\.data\.dicom)\b"), 0)
+
+
 @contextmanager
 def _understood(image: Path | ImageSlice) -> Iterator[None]:
     """One kind of error for the many that pydicom raises for damaged data and garbage in place of numbers."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        quiet_decoders()
+        yield
     except DataError:
         raise
     except Exception as error:

@@ -10,11 +10,16 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
 
 from vglm.data.ids import Id, folder_ids, group_name
 from vglm.data.outline import Outline, is_own_group, stem
 from vglm.errors import ConfigError, DataError
 
+Name = TypeVar("Name", bound=Hashable)
 logger = logging.getLogger(__name__)
 
 INFERRED_SHARE = 0.9
@@ -126,8 +131,7 @@ def find_ids(outline: Outline) -> FoundIds | None:
     ids: list[tuple[Id, ...]] = []
     for row, meta_ids in enumerate(outline.meta_ids):
         picture, group = outline.pictures[row], outline.groups[row]
-        from_folders = () if picture is None else folder_ids(picture, root)
-        row_ids = tuple(sorted((*meta_ids, *from_folders))) if from_folders else meta_ids
+        row_ids = meta_ids if picture is None else _row_ids(meta_ids, picture, root)
         is_free = not row_ids or any(group == id.name for id in row_ids) or is_own_group(outline, row)
         ids.append(row_ids if is_free else (Id(-1, "", group),))
     tops = {row_ids[0].rank: row_ids[0] for row_ids in ids if row_ids}  # one of each kind
@@ -150,6 +154,12 @@ def find_ids(outline: Outline) -> FoundIds | None:
             groups[row] = outline.ids[row]  # what it names is of several patients
     sources = dict.fromkeys(id.source for id in sorted(used) if id.scope == widest)
     return FoundIds(groups, " and ".join(sources), without, outline.ids[without[0]] if without else "")
+
+
+@lru_cache(4096)
+def _row_ids(meta_ids: tuple[Id, ...], picture: str, root: str) -> tuple[Id, ...]:
+    """The ids that a row's fields and its picture's folders hold, the widest first."""
+    return tuple(sorted((*meta_ids, *folder_ids(picture, root))))
 
 
 def _owners(ids: Sequence[tuple[Id, ...]]) -> dict[tuple[int, str], set[Id]]:
@@ -189,7 +199,7 @@ def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | 
         DataError: No row has the field.
     """
     if rule is None:
-        classes = set(outline.answers)
+        classes = np.unique(outline.answers)
         if len(classes) <= _CLASSES_AT_MOST and 2 * len(classes) <= len(outline):
             rule = "answer"
         else:
@@ -197,7 +207,8 @@ def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | 
     if rule == "none":
         return None, "nothing"
     if rule == "answer":
-        return list(outline.answers), "the answer"
+        named = {answer: f"{answer:016x}" for answer in set(outline.answers)}
+        return [named[answer] for answer in outline.answers], "the answer"
     if all(value is None for value in outline.fields[rule]):
         raise DataError(
             f"dataset.division.stratify: no row has a field {rule!r}. Name one that rows have, or answer, or none."
@@ -205,7 +216,7 @@ def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | 
     return [str(value) for value in outline.fields[rule]], f"the field {rule!r}"
 
 
-def merge_groups(groups: Sequence[str], *shared: Sequence[Hashable | None]) -> list[str]:
+def merge_groups(groups: Sequence[Name], *shared: Sequence[Hashable | None]) -> list[Name]:
     """Join groups that have something in common, such as a picture under two studies.
 
     Args:
@@ -215,34 +226,39 @@ def merge_groups(groups: Sequence[str], *shared: Sequence[Hashable | None]) -> l
     Returns:
         The group of each row, where joined groups all bear the name of the one that comes first.
     """
-    parents: dict[str, str] = {group: group for group in groups}
+    parents: dict[Name, Name] = {group: group for group in groups}
 
-    def root(group: str) -> str:
+    def root(group: Name) -> Name:
         while parents[group] != group:
             parents[group] = parents[parents[group]]
             group = parents[group]
         return group
 
     for things in shared:
-        owners: dict[Hashable, str] = {}
+        owners: dict[Hashable, Name] = {}
         for group, thing in zip(groups, things, strict=True):
             if thing is not None:
                 parents[root(group)] = root(owners.setdefault(thing, group))
-    names: dict[str, str] = {}
+    names: dict[Name, Name] = {}
     return [names.setdefault(root(group), group) for group in groups]
 
 
 def _studies(outline: Outline) -> list[str] | None:
     """The study of each row by its picture's name, or None where the reader knew better or the names are others."""
-    pictured = [row for row, picture in enumerate(outline.pictures) if picture is not None]
-    if not pictured or not all(is_own_group(outline, row) for row in pictured):
+    pictured = sum(picture is not None for picture in outline.pictures)
+    rows = (row for row, picture in enumerate(outline.pictures) if picture is not None)
+    if not pictured or not all(is_own_group(outline, row) for row in rows):
         return None
-    matches = {row: VIEW_OF_STUDY.fullmatch(stem(outline, row)) for row in pictured}
-    if sum(match is not None for match in matches.values()) < INFERRED_SHARE * len(pictured):
+    studies = [None if picture is None else _study_in(picture) for picture in outline.pictures]
+    if sum(study is not None for study in studies) < INFERRED_SHARE * pictured:
         return None
-    return [
-        match.group(1) if (match := matches.get(row)) is not None else group for row, group in enumerate(outline.groups)
-    ]
+    return [group if study is None else study for group, study in zip(outline.groups, studies, strict=True)]
+
+
+@lru_cache(4096)
+def _study_in(picture: str) -> str | None:
+    match = VIEW_OF_STUDY.fullmatch(os.path.splitext(os.path.basename(picture))[0])
+    return None if match is None else match[1]
 
 
 def _refuse_rows(outline: Outline, rows: Sequence[int], expected: str, actual: Callable[[int], str]) -> None:

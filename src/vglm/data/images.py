@@ -12,17 +12,14 @@ Source: THUDM/VisualGLM-6B:model/chat.py and finetune_visualglm.py.
 import hashlib
 import io
 import os
-import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from vglm.data.dicom import MAX_PIXELS, check_dicom_header, decode_first_frame, is_dicom, read_dicom
+from vglm.data.dicom import MAX_PIXELS, check_dicom_header, decode_first_frame, is_dicom, quiet_decoders, read_dicom
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import DeepGrey, Window, WindowRule, find_window
 from vglm.errors import DataError, brief
@@ -50,12 +47,11 @@ def open_image(image: str | Path | ImageSlice | Image.Image, window: Window | No
             grey values have no defined white.
     """
     image = Path(image) if isinstance(image, str) else image
-    with warnings.catch_warnings():  # what Pillow warns of is either checked below or without effect on RGB
-        warnings.simplefilter("ignore")
-        if isinstance(image, Image.Image):
-            return _decode(image, "the image in memory", window)
-        with _open_lazily(image, window) as lazy:
-            return _decode(lazy, f"image {image}", window)
+    quiet_decoders()  # what Pillow warns of is either checked below or without effect on RGB
+    if isinstance(image, Image.Image):
+        return _decode(image, "the image in memory", window)
+    with _open_lazily(image, window) as lazy:
+        return _decode(lazy, f"image {image}", window)
 
 
 def usable_cores() -> int:
@@ -64,12 +60,9 @@ def usable_cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-@contextmanager
-def decoding_threads() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as cores, for decoders let each other run; what Pillow warns of, `open_image` checks."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
-        warnings.simplefilter("ignore")  # once for all: threads share the filters
-        yield pool
+def decoding_threads() -> ThreadPoolExecutor:
+    """As many threads as cores, for decoders let each other run."""
+    return ThreadPoolExecutor(usable_cores())
 
 
 def check_image_header(image: Path | ImageSlice) -> None:
@@ -81,13 +74,12 @@ def check_image_header(image: Path | ImageSlice) -> None:
     Raises:
         DataError: As `open_image`, but for damage further on.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if is_dicom(image):
-            check_dicom_header(image)
-            return
-        with _open_lazily(image) as lazy:
-            _check_size(lazy, f"image {image}")
+    quiet_decoders()
+    if is_dicom(image):
+        check_dicom_header(image)
+        return
+    with _open_lazily(image) as lazy:
+        _check_size(lazy, f"image {image}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +113,14 @@ def read_image_header(image: Path | ImageSlice) -> ImageHeader:
     Raises:
         DataError: As `check_image_header`.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with _open_lazily(image) as lazy:
-            _check_size(lazy, f"image {image}")
-            try:
-                orientation = lazy.getexif().get(ExifTags.Base.Orientation, 1)
-            except Exception:  # damaged EXIF data; Pillow raises many kinds, and the orientation cannot be read
-                orientation = 1
-            return ImageHeader(lazy.format or "DICOM", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
+    quiet_decoders()
+    with _open_lazily(image) as lazy:
+        _check_size(lazy, f"image {image}")
+        try:
+            orientation = lazy.getexif().get(ExifTags.Base.Orientation, 1)
+        except Exception:  # damaged EXIF data; Pillow raises many kinds, and the orientation cannot be read
+            orientation = 1
+        return ImageHeader(lazy.format or "DICOM", lazy.mode, lazy.width, lazy.height, orientation in range(2, 9))
 
 
 def image_sha256(image: Path | ImageSlice | Image.Image) -> str:

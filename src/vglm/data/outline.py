@@ -6,16 +6,61 @@ outline.groups[3], outline.pictures[3], outline.fields["kind"][3]
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from itertools import accumulate, islice, pairwise, tee
+from typing import Any, overload
+
+import pyarrow as pa
 
 from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
-from vglm.data.table import columns_of
+from vglm.data.table import last_of, parsed, picture_names, rows_of
 
 _MAX_TEXTS = 1 << 16
+
+
+class Names(Sequence[str]):
+    """Texts of which hardly one comes twice, in one piece of memory: a third of what a list of them takes."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._bytes = bytearray()
+        self._ends = array("q", (0,))
+        self.extend(names)
+
+    def append(self, name: str) -> None:
+        """Add one."""
+        self._bytes += name.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def extend(self, names: Iterable[str]) -> None:
+        """Add several."""
+        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
+        self._ends.extend(islice(accumulate(map(len, encoded), initial=len(self._bytes)), 1, None))
+        self._bytes += b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._bytes[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(self._ends))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Names) and self._bytes == other._bytes and self._ends == other._ends
+
+    __hash__ = None  # type: ignore[assignment]  # it can be added to
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        index = range(len(self))[index]
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -31,10 +76,10 @@ class Outline:
         meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
 
-    ids: list[str] = field(default_factory=list)
+    ids: Names | list[str] = field(default_factory=Names)
     groups: list[str] = field(default_factory=list)
     pictures: list[str | None] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
+    answers: "array[int]" = field(default_factory=lambda: array("Q"))
     fields: dict[str, list[Any]] = field(default_factory=dict)
     meta_ids: list[tuple[Id, ...]] = field(default_factory=list)
 
@@ -42,24 +87,39 @@ class Outline:
     def of(cls, samples: Iterable[Sample], *fields: str) -> "Outline":
         """Read the columns off some samples, with these fields."""
         outline = cls(fields={name: [] for name in fields})
-        stored = columns_of(samples, ("id", "group", "picture", "answers", "meta"))  # without making the samples
+        stored = rows_of(samples, ("id", "group", "image", "offset", "size", "answers", "meta"))
         if stored is None:
             for sample in samples:
                 outline.add(sample)
             return outline
-        names, hashes = _Once(), _Once()
-        for ids, groups, pictures, answers, metas in stored:
-            outline.ids.extend(ids)
-            outline.groups.extend(map(names.get, groups))
-            outline.pictures.extend(map(names.get, pictures))
-            outline.answers.extend(hashes.get(_short_hash(turns[-1])) for turns in answers)
-            outline.meta_ids.extend(map(ids_in, metas))
+        once = _Once()
+        for rows in stored:  # without making the samples
+            outline._add_names(rows, once)
+            outline.answers.extend(map(_short_hash, last_of(rows.column("answers"))))
+            metas = parsed(rows.column("meta"))
+            outline.meta_ids.extend(once.of(map(ids_in, metas)))
             for name, column in outline.fields.items():
                 column.extend(meta.get(name) for meta in metas)
         return outline
 
     @classmethod
-    def joined(cls, outlines: Sequence["Outline"], fields: Iterable[str]) -> "Outline":
+    def of_pictures(cls, samples: Iterable[Sample]) -> "Outline":
+        """Read off ids, groups and pictures alone, where samples lie in a table."""
+        stored = rows_of(samples, ("id", "group", "image", "offset", "size"))
+        if stored is None:
+            return cls.of(samples)
+        outline, once = cls(), _Once()
+        for rows in stored:
+            outline._add_names(rows, once)
+        return outline
+
+    def _add_names(self, rows: pa.RecordBatch, once: "_Once") -> None:
+        self.ids.extend(rows.column("id").to_pylist())
+        self.groups.extend(once.of(rows.column("group").to_pylist()))
+        self.pictures.extend(once.of(picture_names(rows)))
+
+    @classmethod
+    def joined(cls, outlines: Sequence["Outline"], fields: Iterable[str] = ()) -> "Outline":
         """The rows of several one after the other; those of one are not copied."""
         if len(outlines) == 1:
             return outlines[0]
@@ -83,7 +143,7 @@ class Outline:
         for own, new in zip(self._columns(), other._columns(), strict=True):
             own.extend(new)
 
-    def _columns(self) -> list[list[Any]]:
+    def _columns(self) -> list[Any]:
         return [
             self.ids,
             self.groups,
@@ -98,19 +158,21 @@ class Outline:
 
 
 class _Once:
-    """Interns repeated texts, up to a limit."""
+    """Values that come again and again, each held in memory once as long as they are not too many."""
 
     def __init__(self) -> None:
-        self._texts: dict[Any, Any] = {}
+        self._values: dict[Any, Any] = {}
 
-    def get(self, text: Any) -> Any:
-        if len(self._texts) >= _MAX_TEXTS:
-            self._texts.clear()
-        return self._texts.setdefault(text, text)
+    def of(self, values: Iterable[Any]) -> Iterator[Any]:
+        """The values, those that are equal as one."""
+        if len(self._values) >= _MAX_TEXTS:
+            self._values.clear()
+        one, other = tee(values)
+        return map(self._values.setdefault, one, other)
 
 
-def _short_hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+def _short_hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def picture_name(sample: Sample) -> str:
@@ -127,9 +189,7 @@ def stem(outline: Outline, row: int) -> str:
 def is_own_group(outline: Outline, row: int) -> bool:
     """Whether a row's group says no more than which picture or row it is."""
     group, picture = outline.groups[row], outline.pictures[row]
-    if picture is None or group == outline.ids[row]:
-        return group == outline.ids[row]
-    return _names_picture(group, picture)
+    return (picture is not None and _names_picture(group, picture)) or group == outline.ids[row]
 
 
 @lru_cache(maxsize=4096)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from vglm.data.sample import Sample, SampleSequence, Turn
-from vglm.data.table import columns_of, texts_of
+from vglm.data.table import columns_of, rows_of
 from vglm.errors import ConfigError, DataError
 from vglm.text.prompt import Language
 
@@ -195,12 +195,12 @@ def _dialogues(samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Turn], bool
 
 def _bytes_of_single_turns(samples: Sequence[Sample]) -> NDArray[np.int64] | None:
     """The bytes of question and answer of samples that lie in a table, shape (n,); None where one has several turns."""
-    if (stored := texts_of(samples)) is None:
+    if (stored := rows_of(samples, ("questions", "answers"))) is None:
         return None
     sums = [np.zeros(0, np.int64)]
-    for columns in stored:
-        sums.append(np.zeros(len(columns[0]), np.int64))
-        for turns in columns:
+    for rows in stored:
+        sums.append(np.zeros(len(rows), np.int64))
+        for turns in rows.columns:
             if (np.diff(turns.offsets) != 1).any():
                 return None
             texts = turns.flatten()

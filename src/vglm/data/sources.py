@@ -1,4 +1,4 @@
-"""Read a data set's files: a short one into a list, a long one into a memory-mapped table that is kept in the cache.
+"""Read a data set's files: a short one into a list, a long one into a table that is kept in the cache.
 
 reader = SourceReader(Path("openi"), format=None, image_dir="images", skip_missing=True, options={})
 samples = reader.read("openi-zh.json")      # a list, or a SampleTable
@@ -28,7 +28,7 @@ from vglm.errors import CacheError, DataError
 from vglm.files import explained, file_sha256, put_in_place, workplace
 
 LISTED_ROWS = 2000
-"""Up to this many rows of a file are held in memory; of a longer file, a memory-mapped table is kept in the cache."""
+"""Up to this many rows of a file are held in memory; of a longer file, a table is kept in the cache."""
 
 _KEY = 32
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".dcm", ".ppm", ".jp2", ".avif")

@@ -12,13 +12,16 @@ import inspect
 import logging
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vglm.caching import remembered
@@ -29,7 +32,7 @@ from vglm.data.look_alikes import Scope, find_copies, search_scope
 from vglm.data.outline import Outline, is_own_group, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
-from vglm.data.table import SampleTable, Selection, columns_of
+from vglm.data.table import SampleTable, Selection, columns_of, picture_names, rows_of
 from vglm.errors import ConfigError, DataError, typed
 
 logger = logging.getLogger(__name__)
@@ -101,11 +104,11 @@ def find_leakage(
     """
     contents = contents or {}
 
-    def pictures(outline: Outline) -> list[str | None]:
-        return [picture and contents.get(picture, picture) for picture in outline.pictures]
+    def pictures(outline: Outline) -> Iterator[str | None]:
+        return (picture and contents.get(picture, picture) for picture in outline.pictures)
 
-    def groups(outline: Outline) -> list[str | None]:  # a group that is only a picture's name is compared as a picture
-        return [None if is_own_group(outline, row) else group for row, group in enumerate(outline.groups)]
+    def groups(outline: Outline) -> Iterator[str | None]:  # one that is only a picture's name is compared as a picture
+        return (None if is_own_group(outline, row) else group for row, group in enumerate(outline.groups))
 
     seen_pictures = set(pictures(learned)) - {None}
     seen_groups = set(groups(learned)) - {None}
@@ -178,7 +181,7 @@ class Splits:
     @property
     def look_alike_scope(self) -> Scope:
         """Which test pictures `look_alikes` can find: crops too, whole pictures alone, or none but equal ones."""
-        tested, learned = (self._by_content(samples) for samples in (self.test, self.train))
+        tested, learned = self._by_content
         return "nothing" if tested is None or learned is None else search_scope(len(tested), len(learned))
 
     @cached_property
@@ -188,45 +191,46 @@ class Splits:
         They are searched once for the same pictures. None where pictures were not decoded at the start, or are too many
         to be compared, see `look_alike_scope`.
         """
-        tested, learned = (self._by_content(samples) for samples in (self.test, self.train))
+        tested, learned = self._by_content
+        if self._copies is None or tested is None or learned is None:
+            return None
+        copied = {digest: rows for digest, rows in tested.items() if digest in self._copies}
+        ordered = sorted(row for rows in copied.values() for row in rows)
+        samples = dict(zip(ordered, _at(self.test, ordered), strict=True))
+        pairs: list[LookAlike] = []
+        for digest, rows in copied.items():
+            other, how = self._copies[digest]
+            first = self.train[learned[other][0]]
+            pairs += (LookAlike(samples[row], first, how) for row in rows)
+        return pairs
+
+    @cached_property
+    def _copies(self) -> dict[str, tuple[str, str]] | None:
+        """Hash of a test picture -> that of the training picture that it is, and how; None as `look_alikes`."""
+        tested, learned = self._by_content
         if tested is None or learned is None or self.look_alike_scope == "nothing":
             return None
         copied = {digest: (digest, "same pixels") for digest in tested.keys() & learned.keys()}
         names, firsts = [digest for digest in tested if digest not in copied], list(learned)
+        small = {
+            digest: self.thumbnails[image] for image, digest in self.image_hashes.items() if image in self.thumbnails
+        }
 
         def search() -> dict[str, str]:
-            small = [
-                [self._thumbnail(of[digest][0]) for digest in some] for of, some in ((tested, names), (learned, firsts))
-            ]
-            return {names[copy.tested]: f"{firsts[copy.learned]} {copy.how}" for copy in find_copies(*small)}
+            found = find_copies(*([small[digest] for digest in some] for some in (names, firsts)))
+            return {names[copy.tested]: f"{firsts[copy.learned]} {copy.how}" for copy in found}
 
         facts = [hash_file(Path(inspect.getfile(search_scope))), self.look_alike_scope, names, firsts]
         for digest, value in remembered("pictures", [], facts, search).items():
             other, _, how = value.partition(" ")
             copied[digest] = other, how
-        return [
-            LookAlike(sample, learned[copied[digest][0]][0], copied[digest][1])
-            for digest, samples in tested.items()
-            if digest in copied
-            for sample in samples
-        ]
+        return copied
 
-    def _by_content(self, samples: Sequence[Sample]) -> dict[str, list[Sample]] | None:
-        """The samples of each picture by its hash; None where some were not decoded at the start."""
-        samples_by_hash: dict[str, list[Sample]] = {}
-        if not _is_listed(samples):
-            return None
-        for sample in samples:
-            if sample.image is None:
-                continue
-            if (digest := self._known_hash(sample)) is None or sample.image not in self.thumbnails:
-                return None
-            samples_by_hash.setdefault(digest, []).append(sample)
-        return samples_by_hash
-
-    def _thumbnail(self, sample: Sample) -> NDArray[np.uint8]:
-        assert isinstance(sample.image, Path | ImageSlice)
-        return self.thumbnails[sample.image]
+    @cached_property
+    def _by_content(self) -> "tuple[dict[str, array[int]] | None, dict[str, array[int]] | None]":
+        """The rows of each picture in test and in training, by its hash; None where not all were decoded at first."""
+        known = {str(image): digest for image, digest in self.image_hashes.items() if image in self.thumbnails}
+        return _rows_by_content(self.test, known), _rows_by_content(self.train, known)
 
     def limited(self, limit: int | None) -> "Splits":
         """The same data with at most `limit` training samples, see `pick`."""
@@ -262,11 +266,15 @@ class Splits:
                 f" ({typed('evaluate')} dataset=benchmark dataset.path=...). To train on it, take the split out of its"
                 " rows and set dataset.division.fractions, or add rows of the split train."
             )
-        if copies := [alike for alike in self.look_alikes or () if alike.how != "same pixels"]:
+        tested, learned = (rows or {} for rows in self._by_content)
+        known = self._copies or {}
+        if copies := [digest for digest in tested if digest in known and known[digest][1] != "same pixels"]:
+            other, how = known[copies[0]]
             logger.warning(
                 "%d test samples show a training picture once more (first: %s is %s, %s). Reports of this run will be"
                 ' stamped "LEAKED".',
-                *(len(copies), copies[0].tested.id, copies[0].learned.id, copies[0].how),
+                *(sum(len(tested[digest]) for digest in copies), self.test[tested[copies[0]][0]].id),
+                *(self.train[learned[other][0]].id, how),
             )
         if not self.leakage:
             return
@@ -408,11 +416,28 @@ def _is_listed(samples: Sequence[Sample]) -> bool:
 def _outline(samples: Sequence[Sample]) -> Outline:
     """The columns that show leakage; of a mixture those of its parts, and none of samples made on demand."""
     parts: Sequence[Sequence[Sample]] = getattr(samples, "parts", [samples])
-    listed = [Outline.of(part) for part in parts if _is_listed(part)]
-    whole = listed[0] if listed else Outline()
-    for other in listed[1:]:
-        whole.extend(other)
-    return whole
+    return Outline.joined([Outline(), *(Outline.of_pictures(part) for part in parts if _is_listed(part))])
+
+
+def _rows_by_content(samples: Sequence[Sample], known: Mapping[str, str]) -> "dict[str, array[int]] | None":
+    """The rows of each picture by its hash; None where a picture has none, or samples are made on demand."""
+    rows: dict[str, array[int]] = {}
+    if not _is_listed(samples):
+        return None
+    for row, picture in enumerate(_pictures(samples)):
+        if picture is None:
+            continue
+        if (digest := known.get(picture)) is None:
+            return None
+        rows.setdefault(digest, array("q")).append(row)
+    return rows
+
+
+def _pictures(samples: Sequence[Sample]) -> Iterator[str | None]:
+    """The name of each sample's picture."""
+    if (stored := columns_of(samples, ("picture",))) is not None:
+        return (picture for (pictures,) in stored for picture in pictures)
+    return (None if sample.image is None else picture_name(sample) for sample in samples)
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
@@ -435,16 +460,16 @@ def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
     digest = hashlib.sha256()
     ids: list[str] = []
     groups: dict[str, None] = {}
-    stored = columns_of(samples, ("id", "group", "picture", "language", "questions", "answers"))
+    stored = rows_of(samples, ("id", "group", "image", "offset", "size", "language", "questions", "answers"))
     if stored is None:
         for sample in samples:
             _update(digest, sample)
             ids.append(sample.id)
             groups[sample.group] = None
-    for columns in stored or ():  # without making the samples
-        digest.update("".join(map(_line, *columns)).encode())
-        ids += columns[0]
-        groups.update(dict.fromkeys(columns[1]))
+    for rows in stored or ():  # without making the samples
+        digest.update(_lines(rows))
+        ids += rows.column("id").to_pylist()
+        groups.update(dict.fromkeys(rows.column("group").to_pylist()))
     return {
         "samples": len(ids),
         "groups": len(groups),
@@ -464,5 +489,22 @@ def _line(
     id: str, group: str, picture: str | None, language: str, questions: Sequence[str], answers: Sequence[str]
 ) -> str:
     turns = "\x1f".join(f"{question}\x1e{answer}" for question, answer in zip(questions, answers, strict=True))
-    name = "" if picture is None else os.path.basename(picture)
-    return f"{id}\0{group}\0{name}\0{language == 'en'}\0{turns}\n"
+    return f"{id}\0{group}\0{_base_name(picture)}\0{language == 'en'}\0{turns}\n"
+
+
+def _lines(rows: pa.RecordBatch) -> pa.Buffer:
+    """What `_line` makes of some rows of a table, one after the other in UTF-8."""
+    questions, answers = rows.column("questions"), rows.column("answers")
+    pairs = pc.binary_join_element_wise(questions.flatten(), answers.flatten(), "\x1e")
+    starts = pa.array(questions.offsets.to_numpy() - questions.offsets[0].as_py(), pa.int32())
+    turns = pc.binary_join(pa.ListArray.from_arrays(starts, pairs), "\x1f")
+    names = pa.array(map(_base_name, picture_names(rows)), pa.string())
+    is_english = pc.if_else(pc.equal(rows.column("language"), "en"), "True", "False")
+    whole = pc.binary_join_element_wise(rows.column("id"), rows.column("group"), names, is_english, turns, "\0")
+    lines = pc.binary_join_element_wise(whole, "", "\n")
+    return lines.buffers()[2]
+
+
+@lru_cache(maxsize=4096)
+def _base_name(picture: str | None) -> str:
+    return "" if picture is None else os.path.basename(picture)

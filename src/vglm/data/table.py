@@ -1,4 +1,4 @@
-"""Samples in a memory-mapped Arrow file: any number of them takes almost no memory and opens at once.
+"""Samples in an Arrow file, read piece by piece: any number of them takes almost no memory and opens at once.
 
     table = write_table(path, samples)      # streams; the file appears under its name when it is whole
     table[70_000]                           # Sample(id="openi-zh.json#70001", group="2882", image=Path("..."), ...)
@@ -9,13 +9,13 @@ One row of the file:
     questions ["描述这张X光片。"], answers ["心脏大小轻度增大。"], language "zh", meta '{"split": "train"}', window null
 
 Pictures stay in their files and are opened when needed. A table pickles as its path, so that the workers of a
-DataLoader map the same file instead of copying it.
+DataLoader read the same file instead of copying it.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -33,6 +33,7 @@ from vglm.files import whole_file
 from vglm.text.prompt import Language
 
 _BATCH_ROWS = 512
+_PICTURE = ("image", "offset", "size")
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -64,16 +65,18 @@ class SampleTable(Sequence[Sample]):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with pa.memory_map(os.fspath(path)) as source:
-                self._rows = pa.ipc.open_file(source).read_all()
+            self._file = pa.OSFile(os.fspath(path))
+            self._reader = pa.ipc.open_file(self._file)
+            schema, batches = self._reader.schema, self._reader.num_record_batches
+            self._count = 0 if not batches else (batches - 1) * _BATCH_ROWS + len(self._reader.get_batch(batches - 1))
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"table {path} cannot be read: {error}. Delete it; it is made again.") from error
-        if self._rows.schema.metadata != _SCHEMA.metadata or self._rows.schema != _SCHEMA:
+        if schema.metadata != _SCHEMA.metadata or schema != _SCHEMA:
             raise DataError(f"table {path} has another layout than this version writes. Delete it; it is made again.")
-        self._batches = self._rows.to_batches()
+        self._last: tuple[int, pa.RecordBatch] = -1, None
 
     def __len__(self) -> int:
-        return int(self._rows.num_rows)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -83,47 +86,44 @@ class SampleTable(Sequence[Sample]):
         if isinstance(index, slice):
             return Selection(self, np.arange(len(self))[index])
         index = range(len(self))[index]
-        batch = self._batches[index // _BATCH_ROWS].slice(index % _BATCH_ROWS, 1)
-        return _sample(*(column[0].as_py() for column in batch.columns))
+        number, row = divmod(index, _BATCH_ROWS)
+        last, batch = self._last
+        if number != last:
+            batch = self._reader.get_batch(number)
+            self._last = number, batch
+        return _sample(*(column[row].as_py() for column in batch.columns))
 
     def __iter__(self) -> Iterator[Sample]:
-        for batch in self._batches:
-            yield from map(_sample, *(column.to_pylist() for column in batch.columns))
+        return _samples(self.rows(_SCHEMA.names))
 
     def at(self, indices: np.ndarray) -> Iterator[Sample]:
         """The samples of these rows, shape (n,), in this order; faster than one by one."""
-        for rows in self._pieces(indices):
-            yield from map(_sample, *(column.to_pylist() for column in rows.columns))
+        return _samples(self.rows(_SCHEMA.names, indices))
 
-    def columns(self, names: Sequence[str], indices: np.ndarray | None = None) -> Iterator[tuple[list[Any], ...]]:
-        """Some columns, some hundred rows at a time, without making the samples.
+    def rows(self, names: Sequence[str], indices: np.ndarray | None = None) -> Iterator[pa.RecordBatch]:
+        """Some columns as Arrow's arrays, some hundred rows at a time.
 
         Args:
-            names: Columns of the file, with `meta` parsed; `picture` is the name of a picture, file or slice.
+            names: Columns of the file.
             indices: Of these rows, shape (n,), in this order; all if None.
         """
-        stored = [name for name in names if name != "picture"]
-        for rows in self._batches if indices is None else self._pieces(indices):
-            values = {name: rows.column(name).to_pylist() for name in stored}
-            if "meta" in values:
-                values["meta"] = [_parsed(meta) for meta in values["meta"]]
-            if "picture" in names:
-                values["picture"] = _picture_names(rows)
-            yield tuple(values[name] for name in names)
-
-    def _pieces(self, indices: np.ndarray) -> Iterator[pa.RecordBatch]:
-        """These rows in their order, each piece of rows that lie in one batch."""
+        options = pa.ipc.IpcReadOptions(included_fields=[_SCHEMA.get_field_index(name) for name in names])
+        reader = pa.ipc.open_file(self._file, options=options)
+        if indices is None:
+            yield from map(reader.get_batch, range(reader.num_record_batches))
+            return
         numbers = indices // _BATCH_ROWS
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        for start, end in pairwise((*starts, len(indices))):
-            yield self._batches[numbers[start]].take(pa.array(indices[start:end] % _BATCH_ROWS))
+        for start, end in pairwise((*starts.tolist(), len(indices))):
+            batch = reader.get_batch(int(numbers[start]))
+            yield batch.take(pa.array(indices[start:end] % _BATCH_ROWS))
 
     def __reduce__(self) -> tuple[Callable[[Path], "SampleTable"], tuple[Path]]:
         return SampleTable, (self.path,)
 
     def missing_files(self) -> set[str]:
         """The files that hold pictures and are no longer there, by one listing of each folder that has some."""
-        names = set(self._rows.column("image").unique().to_pylist()) - {None}
+        names = {name for rows in self.rows(["image"]) for name in rows.column(0).unique().to_pylist()} - {None}
         folders: dict[str, set[str]] = {}
         for folder in {os.path.dirname(name) for name in names}:
             try:
@@ -156,17 +156,16 @@ class Selection(Sequence[Sample]):
         """The selected samples' groups, where they are not as they were."""
         return None if self._groups is None else list(self._groups.to_pylist())
 
-    def columns(self, names: Sequence[str]) -> Iterator[tuple[list[Any], ...]]:
-        """Some columns of the selected rows of a table, as `SampleTable.columns`."""
+    def rows(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of the selected rows of a table, as `SampleTable.rows`, under the groups they have here."""
         assert isinstance(self.samples, SampleTable)
         done = 0
-        for values in self.samples.columns(names, self.indices):
-            count = len(values[0])
+        for rows in self.samples.rows(names, self.indices):
             if self._groups is not None and "group" in names:
-                index = names.index("group")
-                values = (*values[:index], self._groups[done : done + count].to_pylist(), *values[index + 1 :])
-            done += count
-            yield values
+                place = rows.schema.get_field_index("group")
+                rows = rows.set_column(place, "group", self._groups.slice(done, len(rows)))
+            done += len(rows)
+            yield rows
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -185,41 +184,69 @@ class Selection(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         if isinstance(self.samples, SampleTable):
-            samples = self.samples.at(self.indices)
-        else:
-            samples = (self.samples[int(index)] for index in self.indices)
+            return _samples(self.rows(_SCHEMA.names))
+        samples = (self.samples[int(index)] for index in self.indices)
         if self._groups is None:
             return samples
         return (replace(sample, group=group.as_py()) for sample, group in zip(samples, self._groups, strict=True))
 
 
-def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[tuple[list[Any], ...]] | None:
-    """Some columns of samples that lie in a table, see `SampleTable.columns`; None of samples that do not."""
+def rows_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[pa.RecordBatch] | None:
+    """Some columns of samples that lie in a table, see `SampleTable.rows`; None of samples that do not."""
     if isinstance(samples, SampleTable):
-        return samples.columns(names)
+        return samples.rows(names)
     if isinstance(samples, Selection) and isinstance(samples.samples, SampleTable):
-        return samples.columns(names)
+        return samples.rows(names)
     return None
 
 
-def texts_of(samples: Iterable[Sample]) -> Iterator[tuple[pa.ListArray, pa.ListArray]] | None:
-    """The questions and answers of samples that lie in a table, some hundred rows at a time; None of other samples."""
-    rows: Iterable[pa.RecordBatch]
-    if isinstance(samples, SampleTable):
-        rows = samples._batches
-    elif isinstance(samples, Selection) and isinstance(samples.samples, SampleTable):
-        rows = samples.samples._pieces(samples.indices)
-    else:
-        return None
-    return ((batch.column("questions"), batch.column("answers")) for batch in rows)
+def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[tuple[list[Any], ...]] | None:
+    """Some columns of samples that lie in a table, some hundred rows at a time; None of samples that do not.
+
+    Args:
+        samples: Of a table or a part of one.
+        names: Columns of the file, with `meta` parsed; `picture` is the name of a picture, file or slice.
+    """
+    needed = [part for name in names for part in (_PICTURE if name == "picture" else (name,))]
+    rows = rows_of(samples, list(dict.fromkeys(needed)))
+    return None if rows is None else (tuple(_values(batch, name) for name in names) for batch in rows)
+
+
+def _values(rows: pa.RecordBatch, name: str) -> list[Any]:
+    if name == "picture":
+        return picture_names(rows)
+    column = rows.column(name)
+    return parsed(column) if name == "meta" else column.to_pylist()
+
+
+def parsed(metas: pa.StringArray) -> list[dict[str, Any]]:
+    """The column `meta` as dictionaries."""
+    return list(map(_parsed, metas.to_pylist()))
+
+
+def last_of(texts: pa.ListArray) -> list[str]:
+    """The last text of each row of the column `questions` or `answers`."""
+    ends = texts.offsets.to_numpy()[1:] - texts.offsets[0].as_py()
+    last: list[str] = texts.flatten().take(pa.array(ends - 1)).to_pylist()
+    return last
+
+
+def _samples(batches: Iterable[pa.RecordBatch]) -> Iterator[Sample]:
+    for rows in batches:
+        yield from map(_sample, *(column.to_pylist() for column in rows.columns))
+
+
+@lru_cache(maxsize=4096)
+def _digest(shown: Hashable) -> bytes:
+    return hashlib.blake2b(repr(shown).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 def first_of_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
     """The samples with a picture, but of those about one picture in a file, seen through one window, only the first."""
     met: set[bytes] = set()
 
-    def is_new(shown: object) -> bool:
-        key = hashlib.blake2b(repr(shown).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    def is_new(shown: Hashable) -> bool:
+        key = _digest(shown)
         if key in met:
             return False
         met.add(key)
@@ -241,7 +268,8 @@ def first_of_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
             row += 1
 
 
-def _picture_names(rows: pa.RecordBatch) -> list[str | None]:
+def picture_names(rows: pa.RecordBatch) -> list[str | None]:
+    """The names of pictures, by the columns `image`, `offset` and `size`."""
     images = rows.column("image").to_pylist()
     offsets = rows.column("offset")
     if offsets.null_count == len(offsets):
@@ -272,35 +300,54 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
         pa.ipc.new_file(sink, _SCHEMA) as writer,
     ):
         here = os.getcwd()
-        while batch := [_row(sample, here) for sample in islice(iterator, _BATCH_ROWS)]:
-            columns = zip(_SCHEMA, zip(*batch, strict=True), strict=True)
-            writer.write_batch(pa.record_batch([pa.array(column, field.type) for field, column in columns], _SCHEMA))
+        while batch := list(islice(iterator, _BATCH_ROWS)):
+            writer.write_batch(_batch(batch, here))
     return SampleTable(path)
 
 
-def _row(sample: Sample, working_directory: str) -> tuple[Any, ...]:
-    """A sample's values in the schema's order."""
+def _batch(samples: Sequence[Sample], working_directory: str) -> pa.RecordBatch:
+    """The columns of the schema, of some samples."""
+    pieces = [sample.image if isinstance(sample.image, ImageSlice) else None for sample in samples]
+    turns = [turn for sample in samples for turn in sample.turns]
+    ends = np.cumsum([0, *(len(sample.turns) for sample in samples)])
+    columns = {
+        "id": [sample.id for sample in samples],
+        "group": [sample.group for sample in samples],
+        "image": [_file_of(sample, working_directory) for sample in samples],
+        "offset": [piece and piece.offset for piece in pieces],
+        "size": [piece and piece.size for piece in pieces],
+        "base64": [piece and piece.is_base64 for piece in pieces],
+        "questions": _lists(ends, [turn.question for turn in turns]),
+        "answers": _lists(ends, [turn.answer for turn in turns]),
+        "language": [sample.language for sample in samples],
+        "meta": [_written(sample) if sample.meta else "{}" for sample in samples],
+        "window": [sample.window and json.dumps(sample.window.record()) for sample in samples],
+    }
+    return pa.record_batch([pa.array(columns[field.name], field.type) for field in _SCHEMA], _SCHEMA)
+
+
+def _lists(ends: np.ndarray, texts: Sequence[str]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(texts, pa.string()))
+
+
+def _file_of(sample: Sample, working_directory: str) -> str | None:
+    """The whole path of the file that a sample's picture is or lies in."""
     image = sample.image
-    if image is not None and not isinstance(image, Path | ImageSlice):
+    if isinstance(image, Path):
+        return _absolute(str(image), working_directory)
+    if isinstance(image, ImageSlice):
+        return _absolute(str(image.file), working_directory)
+    if image is not None:
         raise DataError(f"{sample.id}: a picture in memory cannot be put into a table. Save it as a file first.")
-    piece = image if isinstance(image, ImageSlice) else None
-    file = image.file if isinstance(image, ImageSlice) else image
+    return None
+
+
+def _written(sample: Sample) -> str:
+    """A sample's metadata as JSON."""
     try:
-        meta = json.dumps(dict(sample.meta), ensure_ascii=False) if sample.meta else "{}"
+        return json.dumps(dict(sample.meta), ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"{sample.id}: its metadata cannot be written as JSON: {error}. Take it out.") from error
-    location = (None, None, None) if piece is None else (piece.offset, piece.size, piece.is_base64)
-    return (
-        sample.id,
-        sample.group,
-        None if file is None else _absolute(str(file), working_directory),
-        *location,
-        [turn.question for turn in sample.turns],
-        [turn.answer for turn in sample.turns],
-        sample.language,
-        meta,
-        None if sample.window is None else json.dumps(sample.window.record()),
-    )
 
 
 @lru_cache(maxsize=4096)

@@ -360,8 +360,8 @@ def join_groups(
         candidate: The arm that is judged, which saw the samples' own pictures.
     """
     pictures = [record.image_sha256 and (record.split, record.image_sha256) for record in candidate]
-    groups = merge_groups([json.dumps([record.split, record.group]) for record in candidate], pictures)
-    joined = {(record.split, record.id): json.loads(group)[1] for record, group in zip(candidate, groups, strict=True)}
+    groups = merge_groups([(record.split, record.group) for record in candidate], pictures)
+    joined = {(record.split, record.id): group for record, (_, group) in zip(candidate, groups, strict=True)}
 
     def regrouped(record: Prediction) -> Prediction:
         group = joined.get((record.split, record.id), record.group)

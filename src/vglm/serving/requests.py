@@ -14,7 +14,6 @@ import base64
 import binascii
 import io
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -25,6 +24,7 @@ from annotated_types import Len
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vglm.data.dicom import quiet_decoders
 from vglm.errors import ConfigError, DataError
 from vglm.serving.engine import Question
 from vglm.serving.sampling import Sampling, language_of
@@ -310,24 +310,23 @@ def read_picture(content: bytes, limits: Limits) -> Image.Image:
     Raises:
         DataError: No still picture, damaged, or too large.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Pillow warns of is checked below
-        try:
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            if image.width * image.height > limits.pixels:
-                raise DataError(
-                    f"the image has {image.width} x {image.height} pixels, at most {limits.pixels:,} are taken. Scale"
-                    " it down."
-                )
-            if getattr(image, "is_animated", False):  # to count the frames would take long for many
-                raise DataError("the image has several frames; send one still picture.")
-            return image.convert("RGB")
-        except DataError:
-            raise
-        except Image.DecompressionBombError as error:
-            raise DataError(f"the image has far more pixels than the {limits.pixels:,} that are taken.") from error
-        except Exception as error:  # Pillow raises many kinds for damaged data
-            raise DataError(f"the image cannot be read as one of {', '.join(FORMATS)}, or is damaged.") from error
+    quiet_decoders()  # what Pillow warns of is checked below
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if image.width * image.height > limits.pixels:
+            raise DataError(
+                f"the image has {image.width} x {image.height} pixels, at most {limits.pixels:,} are taken. Scale"
+                " it down."
+            )
+        if getattr(image, "is_animated", False):  # to count the frames would take long for many
+            raise DataError("the image has several frames; send one still picture.")
+        return image.convert("RGB")
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"the image has far more pixels than the {limits.pixels:,} that are taken.") from error
+    except Exception as error:  # Pillow raises many kinds for damaged data
+        raise DataError(f"the image cannot be read as one of {', '.join(FORMATS)}, or is damaged.") from error
 
 
 def _role(message: Mapping[str, Any]) -> str:

@@ -166,10 +166,14 @@ def read(
     rows = reader.read(
         source, image_dir=None if image_dir is None else Path(image_dir), name=name or source.name, **options
     )
-    rows = map(refuse_half_characters, (refuse_unread(row, keep) for row in rows))
     if rule is not None:
         check_rule(rule)
-    return (add_window(row, rule) if isinstance(row, Sample) else row for row in rows)
+
+    def looked_over(row: Sample | BadRow) -> Sample | BadRow:
+        row = refuse_half_characters(refuse_unread(row, keep))
+        return add_window(row, rule) if isinstance(row, Sample) else row
+
+    return map(looked_over, rows)
 
 
 def add_window(sample: Sample, rule: WindowRule | None = "auto") -> Sample | BadRow:
@@ -185,7 +189,7 @@ def add_window(sample: Sample, rule: WindowRule | None = "auto") -> Sample | Bad
     Raises:
         ConfigError: `rule` is none.
     """
-    if not isinstance(sample.image, Path | ImageSlice) or (rule is None and WINDOW_KEY not in sample.meta):
+    if (rule is None and WINDOW_KEY not in sample.meta) or not isinstance(sample.image, Path | ImageSlice):
         return sample
     meta = {key: value for key, value in sample.meta.items() if key != WINDOW_KEY}
     try:

@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -243,13 +243,16 @@ class TableReader:
         if self._is_special or not _SPECIAL_KEYS.isdisjoint(row) or isinstance(row.get("completion"), list):
             return None
         question, answer, image = row.get(columns.question or ""), row.get(columns.answer), row.get(columns.image or "")
-        if not (_is_plain(question) and _is_plain(answer) and _is_plain(image)):
+        if not (_is_plain(answer) and isinstance(question, str) and isinstance(image, str)):
+            return None
+        if not (_is_plain_again(question) and _is_plain_again(image)):
             return None
         if (picture := self.dialogues.folders.existing(image)) is None:
             return None
-        group, meta = None, {key: value for key, value in row.items() if key not in columns.used}
-        if meta:
+        group, meta = None, {}
+        if not row.keys() <= columns.used:
             check = RowCheck(number)
+            meta = {key: value for key, value in row.items() if key not in columns.used}
             meta, group = check.meta(meta), read_group(check, row)
             if check.bad_row() is not None:
                 return None
@@ -384,6 +387,10 @@ def _is_plain(value: Any) -> TypeGuard[str]:
     if not isinstance(value, str) or "<" in value or "[" in value or is_blank(value) or value.endswith(".0"):
         return False
     return (len(value) >= LONGEST_NO_VALUE or value.strip() not in NO_VALUES) and half_character(value) is None
+
+
+_is_plain_again = lru_cache(1 << 14)(_is_plain)
+"""The same of texts that come again and again, as pictures and questions do."""
 
 
 def holds_dialogues(names: Iterable[str]) -> bool:

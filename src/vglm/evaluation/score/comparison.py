@@ -156,7 +156,7 @@ class Summary:
         """All pairs, those without an answer last."""
         return self.pairs + self.missing
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Number of samples."""
         return len({pair.sample for pair in self.pairs})
@@ -222,7 +222,7 @@ class Summary:
         before, after = zip(*(pair.right for pair in pairs), strict=True)
         return gross_forgetting(before, after, groups=[(pair.candidate.split, pair.candidate.group) for pair in pairs])
 
-    @property
+    @cached_property
     def has_one_reference(self) -> bool:
         """Whether the same answer is right for all of several samples, so that no skill shows in giving it."""
         return self.n > 1 and len({normalise(pair.candidate.reference) for pair in self.pairs}) == 1

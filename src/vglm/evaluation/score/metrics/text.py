@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, wraps
 from importlib import metadata
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ def _best_of_references(score: Callable[[str, str], float]) -> Callable[[str, st
     An answer that is that list itself, as a model says that has learned to write lists, is right too.
     """
 
+    @lru_cache(2**18)  # every slice takes it again
     @wraps(score)
     def best(prediction: str, reference: str) -> float:
         right = [reference] if prediction.strip() == reference.strip() else reference_answers(reference)
@@ -56,10 +58,18 @@ def exact_match(prediction: str, reference: str) -> float:
 
 def simplify(text: str) -> str:
     """A text without what is rarely meant: `normalise`, lower case, no punctuation, one blank between words."""
-    characters = (
-        " " if unicodedata.category(character)[0] in "PSZ" else character for character in normalise(text).lower()
-    )
-    return " ".join("".join(characters).split())
+    return " ".join(normalise(text).lower().translate(_SEPARATORS).split())
+
+
+class _Separators(dict[int, int]):
+    """Of each character met so far what stands for it: a blank for punctuation, signs and separators."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = ord(" ") if unicodedata.category(chr(code))[0] in "PSZ" else code
+        return self[code]
+
+
+_SEPARATORS = _Separators()
 
 
 @_best_of_references
@@ -115,7 +125,7 @@ class CharacterTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Split a text into characters."""
-        return [character for character in normalise(text) if not character.isspace()]
+        return list("".join(normalise(text).split()))
 
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -158,7 +168,6 @@ def _rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * precision * recall / (precision + recall) if common else 0.0
 
 
-@lru_cache(2**18)  # used by every slice
 @_best_of_references
 def rouge_l_characters(prediction: str, reference: str) -> float:
     """ROUGE-L on characters: the F1 of the longest common subsequence, from 0.0 to 1.0.
@@ -238,8 +247,8 @@ class _Ngrams(NamedTuple):
 
 def _ngrams(texts: Sequence[Sequence[str]], orders: int) -> Iterator[_Ngrams]:
     """The n-grams of each order, from 1 on."""
-    numbers: dict[str, int] = {}
-    tokens = np.fromiter((numbers.setdefault(token, len(numbers)) for text in texts for token in text), np.int64)
+    numbers = {token: number for number, token in enumerate(dict.fromkeys(chain.from_iterable(texts)))}
+    tokens = np.fromiter(map(numbers.__getitem__, chain.from_iterable(texts)), np.int64)
     owners = np.repeat(np.arange(len(texts)), list(map(len, texts)))
     codes, limit = tokens, max(len(numbers), 1)
     for order in range(orders):
@@ -262,10 +271,23 @@ def _sacrebleu_tokenizer(name: str) -> Callable[[str], str]:
 
 def bleu_rows(records: Sequence[Prediction], tokens: Tokens) -> Rows:
     """The counts that BLEU is made of: (length, reference length, 4 matches, 4 totals), shape (n, 10)."""
-    hypotheses = [tokens(record.prediction) for record in records]
-    references = [tokens(record.reference) for record in records]
-    counts = count_shared(hypotheses, references, ORDERS)
+    counts = _count_tokens(tokens, *_texts(records))
     return np.concatenate([counts[:, 0, :2], counts[..., 2], counts[..., 0]], axis=1, dtype=np.float64)
+
+
+def _texts(records: Sequence[Prediction]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Answers and references."""
+    return tuple(record.prediction for record in records), tuple(record.reference for record in records)
+
+
+@lru_cache(2)  # both arms have the same references
+def _split_all(tokens: Tokens, texts: tuple[str, ...]) -> list[Sequence[str]]:
+    return list(map(tokens, texts))
+
+
+@lru_cache(4)  # sacrebleu's convention takes them again
+def _count_tokens(tokens: Tokens, predictions: tuple[str, ...], references: tuple[str, ...]) -> NDArray[np.int64]:
+    return count_shared(_split_all(tokens, predictions), _split_all(tokens, references), ORDERS)
 
 
 def bleu_statistic(sums: Rows) -> Rows:
@@ -304,11 +326,15 @@ def _bleu(tokenizer: str, title: str) -> Metric:
 
 def chrf_rows(records: Sequence[Prediction]) -> Rows:
     """The counts that chrF is made of: for 6 orders (n-grams, reference n-grams, matches), shape (n, 18)."""
-    hypotheses = ["".join(record.prediction.split()) for record in records]
-    references = ["".join(record.reference.split()) for record in records]
-    counts = count_shared(hypotheses, references, CHRF_ORDERS)
+    return _count_characters(*_texts(records)).reshape(len(records), -1).astype(np.float64)
+
+
+@lru_cache(4)  # as above
+def _count_characters(predictions: tuple[str, ...], references: tuple[str, ...]) -> NDArray[np.int64]:
+    hypotheses, truths = (["".join(text.split()) for text in texts] for texts in (predictions, references))
+    counts = count_shared(hypotheses, truths, CHRF_ORDERS)
     counts[..., 0] *= counts[..., 1] > 0
-    return counts.reshape(len(records), -1).astype(np.float64)
+    return counts
 
 
 def chrf_statistic(sums: Rows) -> Rows:
@@ -376,10 +402,7 @@ def cider_d(
 
 
 def _cider_rows(records: Sequence[Prediction]) -> Rows:
-    hypotheses, truths = (
-        [words(record.prediction) for record in records],
-        [words(record.reference) for record in records],
-    )
+    hypotheses, truths = (_split_all(words, texts) for texts in _texts(records))
     return np.stack([np.array(cider_d(hypotheses, truths)), np.ones(len(records))], axis=1)
 
 

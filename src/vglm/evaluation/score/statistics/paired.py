@@ -313,7 +313,7 @@ def _exchange(
         if is_complete:
             exchanges = (np.arange(draws)[:, None] >> np.arange(count)) & 1
         else:
-            exchanges = generator.integers(2, size=(min(step, draws - start), count))
+            exchanges = generator.integers(2, size=(min(step, draws - start), count), dtype=np.int32)
         exchanged = difference(exchanges.astype(np.float64))
         extreme += int(np.sum(~(exchanged < observed - slack)))
         equal += int(np.sum(np.abs(exchanged - observed) <= slack))

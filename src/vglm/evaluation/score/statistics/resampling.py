@@ -10,8 +10,11 @@ from vglm.evaluation.score.statistics.basics import Statistic
 
 BLOCK = 2_000_000
 """Number of resampled clusters in memory at a time."""
-MAX_KEPT = 40_000_000
-"""Number kept for the next metric, in 2 bytes each; more are drawn again."""
+MAX_KEPT = 100_000_000
+"""Number kept for the next metric, in a byte each or two; more are drawn again."""
+
+_CACHED = 1 << 16
+"""Number that a processor's cache holds while they are counted."""
 
 
 def resample(clusters: NDArray[np.float64], statistic: Statistic, resamples: int, seed: int) -> NDArray[np.float64]:
@@ -36,17 +39,23 @@ def resample(clusters: NDArray[np.float64], statistic: Statistic, resamples: int
 
 
 @lru_cache(1)
-def _kept_draws(count: int, resamples: int, seed: int) -> list[NDArray[np.uint16]]:
+def _kept_draws(count: int, resamples: int, seed: int) -> list[NDArray[np.unsignedinteger]]:
     """The same draws for every metric of a report."""
     return list(_draw_clusters(count, resamples, seed))
 
 
-def _draw_clusters(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+def _draw_clusters(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsignedinteger]]:
     """How often each of `count` clusters is drawn, in blocks of draws, each of shape (draws, count)."""
     generator = np.random.default_rng(seed)
-    step = max(1, BLOCK // count)
+    step, rows = max(1, BLOCK // count), max(1, _CACHED // count)
     for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        drawn = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        yield times.astype(np.uint16)
+        drawn = generator.integers(count, size=(min(step, resamples - start), count), dtype=np.int32)
+        times = np.concatenate([_times(drawn[row : row + rows]) for row in range(0, len(drawn), rows)])
+        yield times.astype(np.min_scalar_type(times.max()), copy=False)
+
+
+def _times(drawn: NDArray[np.int32]) -> NDArray[np.uint16]:
+    """How often each number is in each row, shape as it is."""
+    rows, count = drawn.shape
+    places = drawn + count * np.arange(rows)[:, None]
+    return np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count).astype(np.uint16)

@@ -5,7 +5,7 @@ import io
 import json
 import random
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, compress
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
     images = _Images(scored.folder / IMAGES_FOLDER)
     changed = _changed(comparison)
     examples = _examples(changed)
-    rows = [row for split in comparison.splits for row in _rows(comparison, split)]
-    shown = _fitting(rows)
+    rows, shown = scored.once(_all_and_fitting)
     for row in shown:
         own, other = row[11:13]
         row[11:13] = images.index(own), None if other == own else images.index(other)
@@ -66,8 +65,8 @@ def show(scored: Scored) -> Mapping[str, Any]:
 def files(scored: Scored) -> Mapping[str, str]:
     """All answers, a sample a line, where the page cannot hold them."""
     comparison = scored.comparison
-    rows = [row for split in comparison.splits for row in _rows(comparison, split)]
-    if len(_fitting(rows)) == len(rows):
+    rows, shown = scored.once(_all_and_fitting)
+    if len(shown) == len(rows):
         return {}
     pairs = ((split, pair) for split, part in comparison.splits.items() for pair in part.all_pairs)
     return {ALL_ANSWERS: "".join(json.dumps(_line(*pair), ensure_ascii=False) + "\n" for pair in pairs)}
@@ -177,15 +176,18 @@ def _fields(comparison: Comparison) -> dict[str, Summary]:
     return owners
 
 
-def _fitting(rows: list[list[Any]]) -> list[list[Any]]:
-    """The rows that the page holds, in their order: all, or by `RANKS` as many as fit."""
-    shown = ([*row[:11], *row[13:]] for row in rows)  # without the numbers of its images
-    sizes = [len(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")) for row in shown]
-    if sum(sizes) <= MAX_ROWS_BYTES:
-        return rows
+def _all_and_fitting(scored: Scored) -> tuple[list[list[Any]], list[list[Any]]]:
+    """The rows of all samples, and of those that the page holds: all, or by `RANKS` as many as fit."""
+    rows = [row for split in scored.comparison.splits for row in _rows(scored.comparison, split)]
     order = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))
-    ends = accumulate(sizes[number] for number in order)
-    return [rows[number] for number in sorted(compress(order, (end <= MAX_ROWS_BYTES for end in ends)))]
+    ends = accumulate(_size(rows[number]) for number in order)
+    fitting = takewhile(lambda placed: placed[1] <= MAX_ROWS_BYTES, zip(order, ends, strict=True))
+    return rows, [rows[number] for number in sorted(number for number, _ in fitting)]
+
+
+def _size(row: list[Any]) -> int:
+    """Bytes of a row in the page, without the numbers of its images."""
+    return len(json.dumps([*row[:11], *row[13:]], ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _rank(row: list[Any]) -> tuple[int, bool]:
