@@ -154,6 +154,8 @@ def test_a_pattern_that_takes_for_ever_is_named(adapter: Callable[..., Path], ra
         ({"r": 100_000}, "r is 100000, but no stored tensor is wider than"),
         ({"r": -1}, "r is -1"),
         ({"r": 3}, "cannot be put on this model: Error.* size mismatch"),
+        ({"rank_pattern": {"dense": "8"}}, "rank_pattern.'dense' must be a rank, or AdaLoRA's mask of ranks"),
+        ({"rank_pattern": {"dense": [1, 0]}}, "rank_pattern.'dense' must be a rank"),
         ({"rank_pattern": {"dense": 10**6}}, "rank_pattern.'dense' is 1000000, but no stored tensor is wider than"),
         ({"lora_dropout": float("nan")}, "lora_dropout must be at most"),
         ({"target_modules": 5}, "target_modules must be of the kind"),

@@ -146,7 +146,11 @@ def _read_config(file: Path, modules: list[str], tensors: Mapping[str, Tensor]) 
         _check_kind(f"{file}: {name}", name, value, hints[name])
     widest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     ranks = {name: arguments[name] for name in _RANKS if arguments.get(name) is not None}
-    ranks |= {f"rank_pattern.{_short(key)}": rank for key, rank in (arguments.get("rank_pattern") or {}).items()}
+    for key, value in (arguments.get("rank_pattern") or {}).items():
+        name, rank = f"rank_pattern.{_short(key)}", len(value) if _is_mask(value) else value
+        if type(rank) is not int:
+            raise AdapterError(f"{file}: {name} must be a rank, or AdaLoRA's mask of ranks, got {_short(value)}.")
+        ranks[name] = rank
     for name, rank in ranks.items():
         if not 1 <= rank <= widest:
             raise AdapterError(f"{file}: {name} is {rank}, but no stored tensor is wider than {widest:,}.")
@@ -193,6 +197,11 @@ def _numbers(value: Any) -> Iterable[float]:
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------
+
+
+def _is_mask(value: Any) -> bool:
+    """Whether a rank is AdaLoRA's list of the ranks that it kept."""
+    return isinstance(value, list) and all(isinstance(is_kept, bool) for is_kept in value)
 
 
 def _without_patterns(settings: Mapping[str, Any], modules: list[str], file: Path) -> dict[str, Any]:
