@@ -98,7 +98,12 @@ def test_a_data_set_with_replay_is_one_choice() -> None:
 
 
 def write_run(
-    folder: Path, protocol: dict[str, object], answers: dict[str, bool], *, is_evaluated: bool = True
+    folder: Path,
+    protocol: dict[str, object],
+    answers: dict[str, bool],
+    *,
+    is_evaluated: bool = True,
+    reference: str = "yes",
 ) -> None:
     """A run whose tuned model was right on some test samples and whose base was right on none."""
     folder.mkdir(parents=True)
@@ -110,8 +115,8 @@ def write_run(
     for label, right in arms.items():
         records = [
             Prediction(
-                id=name, group=name, split="test", kind=None, language="zh", question="?", history=(), reference="yes",
-                prediction="yes" if is_right else "no", image=None, image_sha256=None,
+                id=name, group=name, split="test", kind=None, language="zh", question="?", history=(),
+                reference=reference, prediction=reference if is_right else "no", image=None, image_sha256=None,
             )
             for name, is_right in right.items()
         ]  # fmt: skip
@@ -172,8 +177,34 @@ def test_a_protocol_is_scored_by_the_primary_metric(tmp_path: Path) -> None:
     assert (result.metric.name, result.rows[0].before, result.rows[0].after) == ("answer_length", 2.0, 8 / 3)
     assert str(result).endswith("3 samples in 2 folds   before 2   after 2.67")
     write_evaluation(evaluation, tmp_path / "1" / "evaluation")
-    with pytest.raises(DataError, match=r"was judged by answer_length, .* by exact_match"):
+    with pytest.raises(DataError, match=r"is judged by answer_length, .* by exact_match"):
         collect_protocol(tmp_path)
+
+
+def test_folds_that_lack_the_requested_metric_are_judged_by_one_that_all_have(tmp_path: Path) -> None:
+    config = json.dumps({"metrics": {"names": ["accuracy", "exact_match"], "labels": ["yes", "no"]}})
+    for fold, reference in enumerate(("yes", "perhaps", "blue")):  # two of them are none of the labels
+        folder = tmp_path / str(fold)
+        write_run(folder, {"name": "k_fold", "fold": fold, "folds": 3}, {f"x#{fold}": True}, reference=reference)
+        evaluation = read_evaluation(folder / "evaluation")
+        write_evaluation(dataclasses.replace(evaluation, config=config), folder / "evaluation")
+    result = collect_protocol(tmp_path)
+    assert (result.metric.name, result.rows[0].samples, result.rows[0].after) == ("exact_match", 3, 1.0)
+    assert "accuracy, which was requested first, is not computed: 2 of 3 references" in str(result)
+
+
+def test_nothing_is_evaluated_of_a_protocol_that_is_not_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "0", {"name": "k_fold", "fold": 0, "folds": 2}, {}, is_evaluated=False)
+    assert vglm(["protocol", str(tmp_path)]) == 2
+    assert "1 of 1 runs are not finished" in capsys.readouterr().err
+    (tmp_path / "0" / "adapter").mkdir()
+    assert vglm(["protocol", str(tmp_path)]) == 2
+    assert "should hold folds 0 to 1 once each" in capsys.readouterr().err
+    write_run(tmp_path / "1", {"name": "leave_one_out", "fold": 1, "folds": 2}, {"x#1": True})
+    assert vglm(["protocol", str(tmp_path)]) == 2
+    assert "holds runs of k_fold and leave_one_out" in capsys.readouterr().err
 
 
 def test_protocols_that_are_not_whole(tmp_path: Path) -> None:

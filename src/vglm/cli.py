@@ -438,11 +438,11 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _protocol(parsed: argparse.Namespace) -> None:
-    from vglm.evaluation.score.side_by_side import collect_protocol, protocol_runs
+    from vglm.evaluation.score.side_by_side import collect_protocol, unevaluated_runs
     from vglm.runs import LATEST, run_folder
 
     folder = run_folder(parsed.folder).parent if str(parsed.folder) == LATEST else parsed.folder
-    if missing := [run.folder for run in protocol_runs(folder) if not run.is_evaluated]:
+    if missing := unevaluated_runs(folder):
         _evaluate(missing, parsed.allow_target)
     print(collect_protocol(folder))
 

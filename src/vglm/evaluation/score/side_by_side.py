@@ -247,11 +247,12 @@ def _primary(comparisons: Mapping[Path, Comparison]) -> Metric:
 
 
 def _common(metrics: Mapping[Path, Metric]) -> Metric:
+    """The metric by which all were, or were to be, judged; a DataError where there are several."""
     (first, metric), *others = metrics.items()
     for path, other in others:
         if other.name != metric.name:
             raise DataError(
-                f"{first} was judged by {metric.name}, {path} by {other.name}. Score the answers again by the same"
+                f"{first} is judged by {metric.name}, {path} by {other.name}. Score the answers again by the same"
                 f" metric: vglm score {path / 'evaluation'} metrics.names=[{metric.name}]"
             )
     return metric
@@ -577,21 +578,37 @@ class ProtocolResult:
         return "\n".join([title, *(_line(row, self.metric) for row in self.rows), *note, *stamped])
 
 
-def protocol_runs(folder: Path) -> list[Run]:
-    """The finished runs of a protocol, in the order of their folders.
+def unevaluated_runs(folder: Path) -> list[Path]:
+    """The runs of a whole protocol that have no evaluation yet.
 
     Args:
         folder: The folder that the protocol wrote its runs to.
 
     Raises:
-        ConfigError: It holds none.
+        ConfigError: It holds no runs of a protocol, those of several, or unfinished ones.
         AdapterError: A run's description is damaged.
+        DataError: Folds are missing.
     """
+    plans = _read_plans(folder)
+    if unfinished := [run.folder for run in plans if run.result is None and not run.is_evaluated]:
+        raise ConfigError(
+            f"{len(unfinished)} of {len(plans)} runs are not finished. Continue them, the first by:\n"
+            f"  {typed('train')} {shlex.quote(f'resume={unfinished[0].as_posix()}')}"
+        )
+    if all(plan.fold is not None for plan in plans.values()):
+        _check_folds(folder, list(plans.values()))
+    return [run.folder for run in plans if not run.is_evaluated]
+
+
+def _read_plans(folder: Path) -> dict[Run, ProtocolPlan]:
+    """The runs of one protocol, in the order of their folders."""
     runs = [Run(path.parent) for path in sorted(folder.rglob(RECORD_FILE))]
-    runs = [run for run in runs if run.record.data.plan.protocol is not None]
-    if not runs:
+    plans = {run: plan for run in runs if (plan := run.record.data.plan.protocol) is not None}
+    if not plans:
         raise ConfigError(f"{folder} holds no run of a protocol. Run one: {typed('train')} protocol=few_shot")
-    return runs
+    if len(names := {plan.name for plan in plans.values()}) > 1:
+        raise ConfigError(f"{folder} holds runs of {' and '.join(sorted(names))}. Pass the folder of one protocol.")
+    return plans
 
 
 def collect_protocol(folder: Path) -> ProtocolResult:
@@ -609,9 +626,8 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         AdapterError: A run's description is damaged.
         DataError: Folds are missing, or were tested on each other's samples; or an evaluation is damaged.
     """
-    plans = {run: plan for run in protocol_runs(folder) if (plan := run.record.data.plan.protocol) is not None}
-    if len(names := {plan.name for plan in plans.values()}) > 1:
-        raise ConfigError(f"{folder} holds runs of {' and '.join(sorted(names))}. Pass the folder of one protocol.")
+    plans = _read_plans(folder)
+    name = next(iter(plans.values())).name
     if missing := [run.folder for run in plans if not run.is_evaluated]:
         listed = ",".join(path.as_posix() for path in missing)
         raise ConfigError(
@@ -620,7 +636,7 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         )
     comparisons = {run.folder: _comparison(run) for run in plans}
     note = ""
-    if names == {"few_shot"}:
+    if name == "few_shot":
         metric = _primary(comparisons)
         shots = sorted({plan.shots for plan in plans.values() if plan.shots is not None})
         rows = [
@@ -632,14 +648,14 @@ def collect_protocol(folder: Path) -> ProtocolResult:
         requested = _common({path: comparison.splits["test"].metrics[0] for path, comparison in comparisons.items()})
         joined = join_folds(list(comparisons.values()))
         metric = joined.splits["test"].primary_metric  # what a fold's few samples lack, all of them may have
-        if metric is not requested:
+        if metric.name != requested.name:
             reason = translate(joined.splits["test"].not_computed[requested.name])
             note = f"{requested.name}, which was requested first, is not computed: {reason.en}"
         rows = [ProtocolRow(None, len(plans), joined.splits["test"].n, *_scores(joined, metric), ())]
     stamps = Counter(
         text for run in plans for text in dict.fromkeys(stamp.text for stamp in read_evaluation(run.evaluation).stamps)
     )
-    return ProtocolResult(names.pop(), metric, tuple(rows), stamps, note)
+    return ProtocolResult(name, metric, tuple(rows), stamps, note)
 
 
 def _check_folds(folder: Path, plans: Sequence[ProtocolPlan]) -> None:
