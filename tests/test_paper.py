@@ -316,12 +316,14 @@ def test_methods_without_an_interval_have_a_dash_and_no_bar() -> None:
 
 
 def test_methods_say_in_words_how_weights_were_quantised(tmp_path: Path) -> None:
+    more = {"bnb_4bit_use_double_quant": "True", "llm_int8_skip_modules": "['model.qformer', 'lm_head']"}
     config = {"load_in_4bit": "True", "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float16"}
-    decoding = {"greedy": True, "max_new_tokens": 64, "quantization": config | {"bnb_4bit_use_double_quant": "True"}}
+    decoding = {"greedy": True, "max_new_tokens": 64, "quantization": config | more}
     folder = make_evaluation(tmp_path / "evaluation", decoding=decoding)
     assert main(["report", str(folder), "--output", str(tmp_path / "paper")]) == 0
     text = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")
-    assert "weights in 4 bits (nf4, bitsandbytes, double quantisation), computed in float16." in text
+    words = "linear layers in 4 bits (nf4, bitsandbytes, double quantisation; not model.qformer, lm_head), computed in"
+    assert f"{words} float16." in text.replace("\\_", "_")
     assert "load_in_4bit" not in text
 
 

@@ -4,6 +4,7 @@ A fact is a function of one source. It returns sentences; none where the record 
 it does not apply. A sentence that holds for all sources appears once; any other names the sources that it holds for.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -283,20 +284,25 @@ def _decoding(source: Source) -> list[Text] | None:
         return []
     greedy = settings.pop("greedy", None)
     sentences = [] if greedy is None else [say("greedy" if greedy else "sampled")]
-    if isinstance(quantization := settings.pop("quantization", None), Mapping):
-        sentences.append(_quantization(quantization))
+    if isinstance(config := settings.get("quantization"), Mapping) and (text := _quantization(config)) is not None:
+        del settings["quantization"]
+        sentences.append(text)
     if not settings:
         return sentences
     return [*sentences, say("decoding", what=join(Text.of(f"{name} {value}") for name, value in settings.items()))]
 
 
-def _quantization(config: Mapping[str, str]) -> Text:
-    """What bitsandbytes did to the weights, of its whole configuration; see `precision_of`."""
+def _quantization(config: Mapping[str, str]) -> Text | None:
+    """What bitsandbytes did to the linear layers, see `precision_of`; None for another library."""
+    skipped = ", ".join(re.findall(r"'([^']+)'", config.get("llm_int8_skip_modules", "")))
+    beside = say("not_quantised", names=skipped) if skipped else Text.of("")
+    if config.get("load_in_8bit") == "True":
+        return say("int8", threshold=config.get("llm_int8_threshold", fmt.NONE), beside=beside)
     if config.get("load_in_4bit") != "True":
-        return say("int8", threshold=config.get("llm_int8_threshold", fmt.NONE))
+        return None
     kind, dtype = (config.get(f"bnb_4bit_{name}", fmt.NONE) for name in ("quant_type", "compute_dtype"))
     twice = config.get("bnb_4bit_use_double_quant") == "True"
-    return say("four_bits_twice" if twice else "four_bits", kind=kind, dtype=dtype)
+    return say("four_bits_twice" if twice else "four_bits", kind=kind, dtype=dtype, beside=beside)
 
 
 def _cut(source: Source) -> list[Text] | None:
