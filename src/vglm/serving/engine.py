@@ -30,7 +30,7 @@ from torch import Tensor
 from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError, brief
 from vglm.model.decoding import MEMORY_SHARE, free_bytes
 from vglm.model.modeling import VisualGlmForConditionalGeneration
-from vglm.model.processing import VisualGlmProcessor
+from vglm.model.processing import AnswerDecoder, VisualGlmProcessor
 from vglm.serving.adapters import BASE, AdapterShelf
 from vglm.serving.decoding import Decoder
 from vglm.serving.sampling import Sampler, Sampling, draw
@@ -264,6 +264,7 @@ class Engine:
         decoder: Callable[[AdapterShelf], Decoder] = Decoder,
     ) -> None:
         self.base, self.processor = model.eval(), processor
+        self._texts = AnswerDecoder(processor)
         self.shelf = AdapterShelf(model)
         for name, folder in (adapters or {}).items():
             self.shelf.add(name, folder, is_checked=adapter_check)
@@ -360,7 +361,7 @@ class Engine:
             inputs=inputs,
             limit=min(left, sampling.max_new_tokens or left),
             sampler=Sampler(sampling, self.processor.tokenizer),
-            text=GrowingText(self.processor, sampling.stop),
+            text=GrowingText(self._texts, sampling.stop),
             virtual=virtual,
         )
 
