@@ -158,9 +158,9 @@ def _decoder(engine: Engine) -> Any:
 def test_the_prompt_of_several_answers_is_read_once(random_model_folder: Path) -> None:
     engine = Engine(*load_pretrained(random_model_folder), decoder=Watched)
     how = [Sampling(seed=seed, temperature=1.5, top_p=1.0, top_k=0, max_new_tokens=9) for seed in range(3)]
-    together = [each.wait().token_ids for each in engine.ask_all(QUESTIONS[0], samplings=how)]
+    together = [answer.wait().token_ids for answer in engine.ask_all(QUESTIONS[0], samplings=how)]
     assert _decoder(engine).prompts == [1]
-    assert together == [engine.ask(QUESTIONS[0], sampling=each).wait().token_ids for each in how]
+    assert together == [engine.ask(QUESTIONS[0], sampling=sampling).wait().token_ids for sampling in how]
     assert len(set(map(tuple, together))) == 3
     engine.close()
 
@@ -189,8 +189,38 @@ def test_a_picture_is_looked_at_once_and_again_by_adapters_that_see_it_otherwise
     monkeypatch.setattr("vglm.serving.decoding.PICTURE_BYTES", 1)
     engine.ask(QUESTIONS[2], sampling=GREEDY).wait()
     assert not _decoder(engine)._pictures
-    for each in (engine, alone):
-        each.close()
+    for opened in (engine, alone):
+        opened.close()
+
+
+def test_what_was_made_of_pictures_is_kept_within_its_bound(
+    random_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, processor = load_pretrained(random_model_folder)
+    pictures = [PICTURE.rotate(angle) for angle in (0, 90, 180, 270)]
+    pixels = processor(images=pictures, text=["你好"] * 4, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        features = base.get_image_features(pixels)
+        monkeypatch.setattr("vglm.serving.decoding.PICTURE_BYTES", 2 * features[0].nbytes)
+        decoder = Decoder(AdapterShelf(base))
+        assert torch.equal(decoder._look(pixels), features)
+        storages = [picture.untyped_storage() for picture in decoder._pictures.values()]
+        assert sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()) == 2 * features[0].nbytes
+        monkeypatch.setattr(base.model, "get_image_features", None)  # those that are kept are not looked at again
+        assert torch.equal(decoder._look(pixels[2:]), features[2:])
+
+
+def test_pictures_of_any_type_and_layout_are_told_apart_by_their_values(random_model_folder: Path) -> None:
+    base, processor = load_pretrained(random_model_folder)
+    base.to(torch.bfloat16)
+    pictures = [PICTURE, PICTURE.rotate(90)]
+    pixels = processor(images=pictures, text=["你好"] * 2, return_tensors="pt")["pixel_values"].to(torch.bfloat16)
+    decoder = Decoder(AdapterShelf(base))
+    with torch.no_grad():
+        features = decoder._look(pixels)
+        transposed = pixels.mT.contiguous().mT.requires_grad_()
+        assert torch.equal(decoder._look(transposed.flip(0)), features.flip(0))
+    assert len(decoder._pictures) == 2
 
 
 @pytest.mark.parametrize("order", [(BASE, "lora"), ("lora", BASE)])
@@ -207,7 +237,7 @@ def test_a_base_in_4_bits_is_the_base_while_an_adapter_answers_beside_it(
     first, second = (both.ask(QUESTIONS[0], adapter=name, sampling=long) for name in order)
     assert first.wait().token_ids != second.wait().token_ids
     both.close()
-    assert {tuple(_decoder(both).turns[place : place + 2]) for place in (10, 20, 30)} <= {order, order[::-1]}
+    assert {tuple(_decoder(both).turns[turn : turn + 2]) for turn in (10, 20, 30)} <= {order, order[::-1]}
     assert len(_decoder(fresh).base_logits) == len(_decoder(both).base_logits) == 24
     assert all(map(torch.equal, _decoder(fresh).base_logits, _decoder(both).base_logits))
 
@@ -319,6 +349,38 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(random_model_fol
     assert [answer.finish_reason for answer in (first, *waiting)] == ["length", "length", "length"]
     with pytest.raises(BusyError, match="shutting down"):
         engine.ask(QUESTIONS[1])
+
+
+def test_several_answers_are_refused_where_not_all_may_wait(random_model_folder: Path) -> None:
+    engine = Engine(*load_pretrained(random_model_folder), max_rows=1, max_waiting=3)
+    first = engine.ask(QUESTIONS[1], sampling=Sampling(temperature=0.0, min_new_tokens=200, max_new_tokens=200))
+    while first.seconds_to_first_token is None:
+        time.sleep(0.01)
+    waiting = engine.ask_all(QUESTIONS[1], samplings=[GREEDY])
+    with pytest.raises(BusyError, match="1 questions wait already and 3 answers are asked for; at most 3 may"):
+        engine.ask_all(QUESTIONS[1], samplings=[GREEDY] * 3)
+    assert engine.load.waiting == 1
+    waiting += engine.ask_all(QUESTIONS[1], samplings=[GREEDY] * 2)
+    assert engine.load.waiting == 3
+    engine.close()
+    assert len({tuple(answer.wait().token_ids) for answer in waiting}) == 1
+    assert first.finish_reason == "length"
+
+
+def test_one_of_several_answers_is_cancelled_and_the_others_are_as_alone(engine: Engine) -> None:
+    how = [
+        Sampling(seed=seed, temperature=1.5, top_p=1.0, top_k=0, min_new_tokens=100, max_new_tokens=100)
+        for seed in range(4)
+    ]
+    answers = engine.ask_all(QUESTIONS[0], samplings=how)
+    while answers[1].seconds_to_first_token is None:
+        time.sleep(0.001)
+    answers[1].cancel()
+    assert answers[1].wait(60).finish_reason == "cancelled"
+    assert len(answers[1].token_ids) < 100
+    for index in (0, 2, 3):
+        alone = engine.ask(QUESTIONS[0], sampling=how[index]).wait()
+        assert answers[index].wait(60).token_ids == alone.token_ids
 
 
 def test_virtual_tokens_count_as_part_of_the_whole(engine: Engine) -> None:

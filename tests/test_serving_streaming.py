@@ -1,24 +1,18 @@
 """An answer's pieces put together are the answer, whatever its tokens are."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vglm.config import repo_root
-from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.model.processing import AnswerDecoder, VisualGlmProcessor
 from vglm.serving.streaming import GrowingText
-from vglm.text.prompt import clean_response
 
-TOKENIZER = VisualGlmTokenizer.from_pretrained(str(repo_root() / "data/visualglm_tiny"))
-
-
-class Texts:
-    """Decodes as the processor does."""
-
-    @staticmethod
-    def decode(token_ids) -> str:  # type: ignore[no-untyped-def]
-        return clean_response(TOKENIZER.decode(list(token_ids), skip_special_tokens=True))
-
+PROCESSOR = VisualGlmProcessor.from_pretrained(repo_root() / "data/visualglm_tiny")
+TOKENIZER = PROCESSOR.tokenizer
+DECODER = AnswerDecoder(PROCESSOR)
 
 TOKENS = st.integers(min_value=3, max_value=len(TOKENIZER) - 1).filter(
     lambda token: token not in (*TOKENIZER.all_special_ids, TOKENIZER.gmask_token_id)
@@ -26,8 +20,21 @@ TOKENS = st.integers(min_value=3, max_value=len(TOKENIZER) - 1).filter(
 TEXTS = st.text(alphabet="ab 't.,!?:;n've[]训练时间海\n滩é😀 s", max_size=120)
 
 
+@given(st.lists(st.integers(-2, len(TOKENIZER) + 2) | st.sampled_from(TOKENIZER.all_special_ids), max_size=60))
+def test_any_ids_are_decoded_as_the_processor_decodes_them(ids: list[int]) -> None:
+    assert DECODER.decode(ids) == PROCESSOR.decode(ids)
+
+
+def test_every_id_is_decoded_as_the_processor_decodes_it() -> None:
+    """Bytes, white space and control pieces among them, between two others."""
+    sides = TOKENIZER.encode_plain("海 a")
+    for token in range(len(TOKENIZER)):
+        ids = [*sides, token, token, *sides]
+        assert DECODER.decode(ids) == PROCESSOR.decode(ids)
+
+
 def _pieces(tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
-    text = GrowingText(Texts(), stop)
+    text = GrowingText(DECODER, stop)
     pieces = []
     for token in tokens:
         pieces.append(text.add(token))
@@ -38,19 +45,19 @@ def _pieces(tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
 
 @given(st.lists(TOKENS, max_size=90))
 def test_pieces_of_any_tokens_are_the_decoded_answer(tokens: list[int]) -> None:
-    assert "".join(_pieces(tokens)) == Texts.decode(tokens)
+    assert "".join(_pieces(tokens)) == PROCESSOR.decode(tokens)
 
 
 @given(TEXTS)
 def test_pieces_of_any_text_are_the_decoded_answer(text: str) -> None:
     tokens = TOKENIZER.encode_plain(text)
-    assert "".join(_pieces(tokens)) == Texts.decode(tokens)
+    assert "".join(_pieces(tokens)) == PROCESSOR.decode(tokens)
 
 
 @given(TEXTS, st.text(alphabet="ab .海\n", min_size=1, max_size=3))
 def test_nothing_of_a_stop_text_is_shown(text: str, stop: str) -> None:
     tokens = TOKENIZER.encode_plain(text)
-    whole, shown = Texts.decode(tokens), "".join(_pieces(tokens, (stop,)))
+    whole, shown = PROCESSOR.decode(tokens), "".join(_pieces(tokens, (stop,)))
     assert stop not in shown
     if stop not in whole:
         assert shown == whole
@@ -64,26 +71,26 @@ def test_text_comes_as_soon_as_it_is_settled() -> None:
 
 
 def test_half_width_punctuation_waits_for_its_neighbour() -> None:
-    text = GrowingText(Texts())
+    text = GrowingText(DECODER)
     shown = [text.add(token) for token in TOKENIZER.encode_plain("a,海")]
     assert "," not in "".join(shown)
     assert "".join(shown) + text.close() == "a，海"
 
 
 def test_of_a_long_answer_only_the_end_is_decoded() -> None:
-    class Counting(Texts):
+    class Counting(AnswerDecoder):
         longest = 0
 
-        def decode(self, token_ids) -> str:  # type: ignore[no-untyped-def, override]
+        def decode(self, token_ids: Sequence[int]) -> str:
             self.longest = max(self.longest, len(token_ids))
-            return Texts.decode(token_ids)
+            return super().decode(token_ids)
 
-    texts = Counting()
+    texts = Counting(PROCESSOR)
     text = GrowingText(texts)
     tokens = TOKENIZER.encode_plain("A cat, a dog and 沙滩上有四只猫，it's a picture of the beach! " * 20)
     shown = [text.add(token) for token in tokens]
     assert texts.longest < 60 < len(tokens)
-    assert "".join(shown) + text.close() == Texts.decode(tokens)
+    assert "".join(shown) + text.close() == PROCESSOR.decode(tokens)
 
 
 @pytest.mark.parametrize("tokens", [[], [TOKENIZER.pad_token_id]])

@@ -246,3 +246,38 @@ def _pad_left(rows: list[list[int]], filler: int) -> list[list[int]]:
     """Bring all rows to the length of the longest."""
     width = max(map(len, rows))
     return [[filler] * (width - len(row)) + row for row in rows]
+
+
+class AnswerDecoder:
+    """`processor.decode` for answers that grow, which are decoded at every token: what ids stand for is kept.
+
+    Args:
+        processor: Whose special tokens stay as they are from now on.
+    """
+
+    def __init__(self, processor: VisualGlmProcessor) -> None:
+        self._tokenizer = tokenizer = processor.tokenizer
+        self._begin, self._end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self._is_cleaned = tokenizer.clean_up_tokenization_spaces
+        self._size, self._special = len(tokenizer), frozenset(tokenizer.all_special_ids)
+        self._pieces: dict[int, str] = {}
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Turn ids into what `VisualGlmProcessor.decode` makes of them."""
+        ids = list(token_ids)
+        if self._begin in ids:
+            ids = ids[ids.index(self._begin) + 1 :]
+        if self._end in ids:
+            ids = ids[: ids.index(self._end)]
+        for token in ids:
+            if token not in self._pieces:
+                self._pieces[token] = self._piece(token)
+        text = self._tokenizer.convert_tokens_to_string([piece for token in ids if (piece := self._pieces[token])])
+        return clean_response(self._tokenizer.clean_up_tokenization(text) if self._is_cleaned else text)
+
+    def _piece(self, token: int) -> str:
+        """What an id stands for; nothing, if that is not shown."""
+        if token in self._special or not 0 <= token < self._size:
+            return ""
+        piece: str = self._tokenizer.convert_ids_to_tokens(token)
+        return piece

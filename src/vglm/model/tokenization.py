@@ -74,7 +74,6 @@ class VisualGlmTokenizer(SentencePieceBackend):
                 raise CheckpointError(f"{vocab_file}: tokenizer_config.json sets {key}, which VisualGLM does not use.")
         for key in ("auto_map", "model_specific_special_tokens"):  # the original's remote code, gmask_token, end_token
             kwargs.pop(key, None)
-        self._pieces: dict[int, str] = {}
         kwargs = {"clean_up_tokenization_spaces": True, **kwargs, "special_tokens_pattern": "none"}
         try:
             super().__init__(
@@ -118,12 +117,6 @@ class VisualGlmTokenizer(SentencePieceBackend):
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         return to_pieces(self.sp_model, text)
-
-    def _convert_id_to_token(self, index: int) -> str:
-        piece = self._pieces.get(index)
-        if piece is None:  # SentencePiece is asked for each once: an answer that grows is decoded at every token
-            piece = self._pieces[index] = super()._convert_id_to_token(index)
-        return piece
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join pieces to text; byte pieces join to characters, control pieces vanish."""

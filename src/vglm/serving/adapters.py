@@ -76,8 +76,8 @@ class AdapterShelf:
     def changes_vision(self, name: str) -> bool:
         """Whether pictures look otherwise with an adapter than with the base."""
         parts = [f"model.{part}." for part in ENCODER_PARTS]
-        places = [f"{place}." for place in self._shelved[name].wrappers]
-        return any(place.startswith(part) or part.startswith(place) for place in places for part in parts)
+        modules = [f"{module}." for module in self._shelved[name].wrappers]
+        return any(module.startswith(part) or part.startswith(module) for module in modules for part in parts)
 
     def add(self, name: str, folder: Path, *, is_checked: bool = True) -> None:
         """Read an adapter.

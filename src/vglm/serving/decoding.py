@@ -44,13 +44,11 @@ class Decoder:
             inputs: See `prefill`, on any device.
             rows: The prompt of each row; several rows may have the same.
         """
-        base = self.shelf.base
-        moved = {key: tensor.to(base.device) for key, tensor in inputs.items()}
-        if "pixel_values" in moved and not self.shelf.changes_vision(name):
-            del moved["pixel_values"]
-            moved["image_features"] = self._look(inputs["pixel_values"])
+        base, inputs = self.shelf.base, dict(inputs)
+        if "pixel_values" in inputs and not self.shelf.changes_vision(name):
+            inputs["image_features"] = self._look(inputs.pop("pixel_values"))
         with self.shelf.using(name) as call:
-            batch = prefill(call, base, moved)
+            batch = prefill(call, base, {key: tensor.to(base.device) for key, tensor in inputs.items()})
         if list(rows) != list(range(len(batch))):
             batch.repeat(rows)
         if name in self.batches:
@@ -60,13 +58,14 @@ class Decoder:
 
     def _look(self, pixels: Tensor) -> Tensor:
         """The base's image features of pictures, those of `get_image_features`."""
-        keys = [hashlib.sha256(picture.numpy()).digest() for picture in pixels]
+        raw = pixels.detach().cpu().contiguous().view(torch.uint8).numpy()  # NumPy has no bfloat16
+        keys = [hashlib.sha256(picture).digest() for picture in raw]
         fresh = {key: picture for key, picture in zip(keys, pixels, strict=True) if key not in self._pictures}
         if fresh:
             base = self.shelf.base
             with self.shelf.using(BASE):
                 features = base.get_image_features(torch.stack(list(fresh.values())).to(base.device))
-            self._pictures |= zip(fresh, features.clone().unbind(), strict=True)
+            self._pictures |= zip(fresh, [feature.clone() for feature in features], strict=True)
         seen = {key: self._pictures.pop(key) for key in dict.fromkeys(keys)}
         self._pictures |= seen
         while len(self._pictures) * next(iter(seen.values())).nbytes > PICTURE_BYTES:
@@ -82,7 +81,7 @@ class Decoder:
 
         Args:
             name: The adapter's.
-            rows: Places of the rows that stay, in order.
+            rows: Indices of the rows that stay, in order.
             tokens: One id for each of them.
         """
         batch = self.batches[name]

@@ -30,7 +30,7 @@ from torch import Tensor
 from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError, brief
 from vglm.model.decoding import MEMORY_SHARE, free_bytes
 from vglm.model.modeling import VisualGlmForConditionalGeneration
-from vglm.model.processing import VisualGlmProcessor
+from vglm.model.processing import AnswerDecoder, VisualGlmProcessor
 from vglm.serving.adapters import BASE, AdapterShelf
 from vglm.serving.decoding import Decoder
 from vglm.serving.sampling import Sampler, Sampling, draw
@@ -264,6 +264,7 @@ class Engine:
         decoder: Callable[[AdapterShelf], Decoder] = Decoder,
     ) -> None:
         self.base, self.processor = model.eval(), processor
+        self._texts = AnswerDecoder(processor)
         self.shelf = AdapterShelf(model)
         for name, folder in (adapters or {}).items():
             self.shelf.add(name, folder, is_checked=adapter_check)
@@ -320,7 +321,7 @@ class Engine:
 
         Raises:
             AdapterError: There is no such adapter.
-            BusyError: Too many questions wait.
+            BusyError: Too many questions wait, each answer counted; if none waits, any number of answers is taken.
             ConfigError: The question leaves no room for an answer.
         """
         if adapter not in self.names:
@@ -336,10 +337,10 @@ class Engine:
         with self._changed:
             if self._is_closing:
                 raise BusyError("the server is shutting down and takes no more questions.")
-            if len(self._waiting) >= self.max_waiting:
-                raise BusyError(
-                    f"{len(self._waiting)} questions wait already; at most {self.max_waiting} may. Try again."
-                )
+            waiting = len(self._waiting)
+            if waiting + (len(rows) if waiting else 1) > self.max_waiting:  # several answers may be more than may wait
+                beside = f" and {len(rows)} answers are asked for" if len(rows) > 1 else ""
+                raise BusyError(f"{waiting} questions wait already{beside}; at most {self.max_waiting} may. Try again.")
             self._waiting += rows
             self._changed.notify_all()
         return [row.answer for row in rows]
@@ -360,7 +361,7 @@ class Engine:
             inputs=inputs,
             limit=min(left, sampling.max_new_tokens or left),
             sampler=Sampler(sampling, self.processor.tokenizer),
-            text=GrowingText(self.processor, sampling.stop),
+            text=GrowingText(self._texts, sampling.stop),
             virtual=virtual,
         )
 
@@ -453,8 +454,8 @@ class Engine:
 
     def _begin(self, name: str, rows: list[_Row]) -> None:
         prompts = {id(row.inputs): row for row in rows}  # answers to one question share theirs
-        places = [list(prompts).index(id(row.inputs)) for row in rows]
-        self._decoder.begin(name, _collate(list(prompts.values()), self.processor), places)
+        indices = [list(prompts).index(id(row.inputs)) for row in rows]
+        self._decoder.begin(name, _collate(list(prompts.values()), self.processor), indices)
         self._rows.setdefault(name, []).extend(rows)
 
     def _drop(self, name: str) -> None:

@@ -35,6 +35,8 @@ MAX_STOPS = 4
 LONGEST_STOP = 500  # characters: each token's end is compared with each beginning of it
 COLDEST = 1e-6
 """Temperature below which the likeliest token is taken."""
+_MOST = 1e30
+"""Size of a score that a repetition penalty leaves at most: its differences by any temperature are float32 numbers."""
 
 Scores = NDArray[np.float32]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -150,45 +152,55 @@ class Sampler:
             scores: Shape (N,), float32, at least the `top_k` highest of a vocabulary, in the order of ids.
 
         Returns:
-            The place of the token in `scores`.
+            The index of the token in `scores`.
         """
         if self.is_greedy:
             return int(scores.argmax())
-        how, places = self.settings, None
+        how, indices = self.settings, None
         if 0 < how.top_k < len(scores):
-            places = (scores >= np.partition(scores, -how.top_k)[-how.top_k]).nonzero()[0]
-            scores = scores[places]
+            indices = (scores >= np.partition(scores, -how.top_k)[-how.top_k]).nonzero()[0]
+            scores = scores[indices]
         shares = np.exp((scores - scores.max()) / how.temperature)
         if how.top_p < 1:
             shares[shares < _least_share(shares, how.top_p)] = 0.0
         line = shares.cumsum(dtype=np.float64)
         number = min(self.random.random() * line[-1], np.nextafter(line[-1], 0.0))
-        place = int(line.searchsorted(number, side="right"))
-        return place if places is None else int(places[place])
+        index = min(int(line.searchsorted(number, side="right")), len(line) - 1)
+        return index if indices is None else int(indices[index])
 
 
-def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
+def draw(samplers: Sequence[Sampler], logits: Tensor, *, moves_few: bool | None = None) -> list[int]:
     """Choose the next token of every row.
 
     Args:
-        samplers: Of the rows.
+        samplers: Of the rows; there may be none.
         logits: Of the next tokens, shape (B, V), all finite.
+        moves_few: Whether only the scores that a row may choose by leave the logits' device; None: those of a GPU.
 
     Returns:
         B ids.
     """
+    if not samplers:
+        return []
     scores, ids = _weighed(samplers, logits), None
-    if scores.device.type != "cpu":  # no more comes from there than is needed
-        reaches = [sampler.reach for sampler in samplers]
-        scores, ids = highest(scores, max(reaches) if all(reaches) else 0)
-    places = [sampler.draw(row) for sampler, row in zip(samplers, scores.cpu().numpy(), strict=True)]
-    return places if ids is None else ids.gather(1, torch.tensor(places, device=ids.device)[:, None])[:, 0].tolist()
+    if (logits.device.type != "cpu") if moves_few is None else moves_few:
+        scores, ids = _nearest(samplers, scores)
+    indices = [sampler.draw(row) for sampler, row in zip(samplers, scores.cpu().numpy(), strict=True)]
+    return indices if ids is None else ids.gather(1, torch.tensor(indices, device=ids.device)[:, None])[:, 0].tolist()
 
 
-def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The highest scores of each row and their ids, in the order of ids, shape (B, count); all where `count` is 0."""
-    count = min(count, scores.shape[1]) or scores.shape[1]
-    ids = scores.topk(count, sorted=False).indices.sort(-1).values
+def _nearest(samplers: Sequence[Sampler], scores: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Scores and their ids, in the order of ids, shape (B, N): of each row at least all that it may choose by.
+
+    That is more than its `reach` where several scores are equal to the last of them. No ids where it is all scores.
+    """
+    reaches, size = [sampler.reach for sampler in samplers], scores.shape[1]
+    if not all(reaches) or max(reaches) >= size:
+        return scores, None
+    top = scores.topk(max(reaches))
+    least = top.values.gather(1, torch.tensor(reaches, device=scores.device)[:, None] - 1)
+    count = int((scores >= least).sum(1).max())
+    ids = (top if count <= max(reaches) else scores.topk(count)).indices.sort(-1).values
     return scores.gather(1, ids), ids
 
 
@@ -203,9 +215,9 @@ def _weighed(samplers: Sequence[Sampler], logits: Tensor) -> Tensor:
             penalties += [penalty] * len(sampler.seen)
         barred += [begin + token for token in sampler.barred()]
     if seen:
-        places, by = (torch.from_numpy(np.array(each)).to(scores.device) for each in (seen, penalties))
-        values = flat[places]
-        flat[places] = torch.where(values < 0, values * by, values / by).float()
+        indices, by = (torch.from_numpy(np.array(numbers)).to(scores.device) for numbers in (seen, penalties))
+        values = flat[indices]
+        flat[indices] = torch.where(values < 0, values * by, values / by).clamp(-_MOST, _MOST).float()
     if barred:
         flat[torch.from_numpy(np.array(barred)).to(scores.device)] = -torch.inf
     return scores

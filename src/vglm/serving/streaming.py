@@ -1,6 +1,6 @@
 r"""Incremental detokenisation: emit the part of an answer's text that is final, and stop at a stop text.
 
-    text = GrowingText(processor, stop=["\n问："])
+    text = GrowingText(AnswerDecoder(processor), stop=["\n问："])
     for token in tokens:
         piece = text.add(token)          "" where nothing can be shown yet
         if text.is_stopped: break
@@ -28,7 +28,7 @@ _TRIES = 4
 
 
 class Decoder(Protocol):
-    """The processor interface used here; `VisualGlmProcessor` implements it."""
+    """What turns ids into text; `AnswerDecoder` and `VisualGlmProcessor` do."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn one answer's ids into its text."""
@@ -38,7 +38,7 @@ class GrowingText:
     """The text of one answer.
 
     Args:
-        processor: Decodes it.
+        decoder: Decodes it.
         stop: Texts before whose first appearance it ends.
 
     Attributes:
@@ -47,8 +47,8 @@ class GrowingText:
         is_stopped: Whether a stop text was found.
     """
 
-    def __init__(self, processor: Decoder, stop: Sequence[str] = ()) -> None:
-        self.processor = processor
+    def __init__(self, decoder: Decoder, stop: Sequence[str] = ()) -> None:
+        self.decoder = decoder
         self.stop = tuple(stop)
         self.tokens: list[int] = []
         self.shown = ""
@@ -63,11 +63,11 @@ class GrowingText:
 
     def close(self) -> str:
         """The rest of the text, when no token follows."""
-        return self._show(self._until_stop(self.processor.decode(self.tokens)))
+        return self._show(self._until_stop(self.decoder.decode(self.tokens)))
 
     def _decode(self) -> str:
         """The text of all tokens, for which only the last ones are decoded."""
-        text = self._settled_text + self.processor.decode(self.tokens[self._settled_tokens :])
+        text = self._settled_text + self.decoder.decode(self.tokens[self._settled_tokens :])
         count = len(self.tokens) - self._settled_tokens
         if count >= 2 * _WINDOW and count % _WINDOW == 0:  # not at every token, where it cannot be cut
             self._settle(text)
@@ -77,8 +77,8 @@ class GrowingText:
         """Settle the beginning of the text, if it can be cut so that its parts decode to what the whole does."""
         begin, last = self._settled_tokens, len(self.tokens) - _WINDOW
         for end in range(last, last - _TRIES, -1):
-            head = self._settled_text + self.processor.decode(self.tokens[begin:end])
-            tail = self.processor.decode(self.tokens[end:])
+            head = self._settled_text + self.decoder.decode(self.tokens[begin:end])
+            tail = self.decoder.decode(self.tokens[end:])
             for between in ("", " "):
                 if head[-1:].isalnum() and tail[:1].isalnum() and head + between + tail == text:
                     self._settled_text, self._settled_tokens = head + between, end
