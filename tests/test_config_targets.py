@@ -240,3 +240,21 @@ def test_the_folder_of_a_script_is_not_imported_from(tmp_path: Path) -> None:
         [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
     )
     assert str(tmp_path) not in done.stdout
+
+
+def test_what_builds_code_of_others_is_built_at_every_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab_scores").mkdir()
+    (tmp_path / "lab_scores" / "__init__.py").write_text(
+        "from pathlib import Path\nfrom vglm.evaluation.score.metrics import EXACT_MATCH\n"
+        "def own(file):\n    Path(file).read_text()\n    return EXACT_MATCH\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(targets, "_allowed", {"lab_scores"})
+    file = tmp_path / "words.txt"
+    file.touch()
+    own = {"mine": {"_target_": "lab_scores.own", "file": str(file)}}
+    metrics = {"_target_": "vglm.evaluation.score.settings.MetricSettings", "names": ["mine"], "custom": own}
+    check_config({"metrics": metrics}, "evaluate")
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"words\.txt"):
+        check_config({"metrics": metrics}, "evaluate")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +125,20 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"t\.arrow cannot be read.*Delete it"):
         SampleTable(path)
+
+
+def test_damage_in_the_middle_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.arrow"
+    write_table(path, numbered(1500))  # three batches
+    content = path.read_bytes()
+    second = content.index(b"\xff\xff\xff\xff", content.index(b"x#511"))  # where its description begins
+    path.write_bytes(content[:second] + b"\0" * 64 + content[second + 64 :])
+    table = SampleTable(path)
+    shuffled = np.arange(1500).reshape(3, -1).T.ravel()
+    assert table[0].id == "x#0"
+    for read in (lambda: table[600], lambda: list(table), lambda: list(table.at(shuffled)), lambda: list(table[3:])):
+        with pytest.raises(DataError, match=r"t\.arrow cannot be read.*Delete it"):
+            read()
 
 
 def test_missing_pictures_are_found_by_listing_folders(tmp_path: Path) -> None:

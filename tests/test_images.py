@@ -71,6 +71,26 @@ def test_other_code_may_warn_while_pictures_are_decoded(tmp_path: Path) -> None:
         decode_and_warn()
 
 
+def test_what_decoders_warn_of_is_ignored_under_any_later_filter(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(PIXELS))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("ignore")
+        open_image(path)
+        warnings.simplefilter("always")
+        open_image(path)
+        for module in (
+            "PIL.Image",
+            "pydicom.pixels",
+            "openjpeg.utils",
+            "gdcm",
+            "vglm.data.windowing",
+            "other",
+            "gdcmx",
+        ):
+            warnings.warn_explicit(f"of {module}", UserWarning, "file.py", 1, module=module)
+    assert [str(warning.message) for warning in shown] == ["of other", "of gdcmx"]
+
+
 def test_exif_orientation_is_ignored_as_in_the_original(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees

@@ -324,6 +324,30 @@ def test_states_of_an_optimizer_are_those_it_makes(name: str, tmp_path: Path) ->
     assert optimizer_states(model.to("meta"), kind, options).on_device == made
 
 
+class _OneBuffer(torch.optim.Optimizer):
+    """Keeps the state of all parameters in one tensor."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {})
+
+    def step(self, closure: Any = None) -> None:
+        trained = self.param_groups[0]["params"]
+        self.state[trained[0]]["sums"] = torch.empty(sum(value.numel() for value in trained), device="meta")
+
+
+def test_states_of_several_parameters_are_counted_whole() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)).to("meta")
+    assert optimizer_states(model, _OneBuffer, {}).on_device == 4 * 4 * 12
+
+
+def test_a_rehearsal_that_fails_leaves_no_gradients() -> None:
+    setting = read_setting(compose_plan(["recipes=background/lora"], for_gpu=True), for_gpu=True)
+    tuned = attach_shapes(shape_model(setting.config, setting.dtype), setting.method)
+    with pytest.raises(ValueError, match="Pass input_ids"):
+        rehearse_training(tuned, {}, keeps_gradients=True)
+    assert all(parameter.grad is None for parameter in tuned.parameters())
+
+
 def test_paged_states_are_counted_apart(tmp_path: Path) -> None:
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", optim="paged_adamw_8bit", use_cpu=True)
     model = nn.Linear(1000, 1000, device="meta")

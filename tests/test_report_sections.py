@@ -13,8 +13,11 @@ from rich.console import Console
 from test_report import AFTER, BEFORE, EVALUATION, Page, answers, make_folder, record  # noqa: F401
 
 from vglm.errors import DataError
-from vglm.evaluation.predictions import Prediction, SampleLoss, write_losses
+from vglm.evaluation.predictions import Prediction, SampleLoss, read_evaluation, write_losses
 from vglm.evaluation.report import print_summary, render, sections
+from vglm.evaluation.report.section import Scored, Table
+from vglm.evaluation.report.sections import answers as answers_section
+from vglm.evaluation.report.sections import summary as summary_section
 from vglm.evaluation.score.scoring import read_comparison
 from vglm.text.prompt import LANGUAGES
 
@@ -105,6 +108,27 @@ def test_a_section_is_a_folder_and_a_line(make_folder: Callable[..., Path]) -> N
     assert [tag for tag, _ in script].count("script") == 2
     assert json.loads((report / "report.json").read_text(encoding="utf-8"))["sizes"] == {"test": 2, "retention": 2}
     assert (report / "sizes.txt").read_text() == "5"
+
+
+def test_answers_are_shown_twice_alike(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    folder = make_folder()
+    scored = Scored(folder, read_evaluation(folder), read_comparison(folder))
+    first = answers_section.show(scored)["data"]
+    assert answers_section.show(scored)["data"] == first
+    assert "data:image/webp" in first
+
+
+def test_the_table_has_the_primary_metric_of_kinds(make_folder: Callable[..., Path]) -> None:  # noqa: F811
+    chosen = replace(EVALUATION, config="metrics: {names: [answer_length, exact_match]}\n")
+    before = [record(str(row), "猫。", kind="shape" if row < 2 else "colour") for row in range(4)]
+    before += [record("kept", "Two.", split="retention")]
+    longer = {"0": "沙滩。", "1": "一只猫。"}
+    after = [replace(original, prediction=longer.get(original.id, original.prediction)) for original in before]
+    folder = make_folder(before, after, chosen)
+    table = summary_section.printed(Scored(folder, read_evaluation(folder), read_comparison(folder)))[0]
+    assert isinstance(table, Table)
+    assert [row[-1] for row in table.rows] == ["2 → 2.75", "2 → 2", "2 → 3.5", "–"]
+    assert [row[1] for row in table.rows] == ["4", "2", "2", "1"]
 
 
 @pytest.mark.usefixtures("added")

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vglm.config.settings import FUNCTIONS, signature_of
 from vglm.config.signatures import NoSuchName, Signature, missing_name, read_signature
-from vglm.config.targets import build, interpolation_in, is_ours, refusal
+from vglm.config.targets import build, interpolation_in, is_ours, refusal, targets_in
 from vglm.errors import ConfigError, brief
 
 _HYDRA_KEYS = ("_target_", "_convert_", "_recursive_", "_partial_", "_args_")
@@ -269,11 +269,13 @@ def _construction_problems(component: DictConfig, path: str) -> Iterator[str]:
     """The problems that a dataclass component finds in its values; others, which may be slow, are not built."""
     try:
         target = str(component["_target_"])
-        written = repr(OmegaConf.to_container(component, resolve=True))
-        if written in _constructed or not read_signature(target).is_dataclass:
+        if not read_signature(target).is_dataclass:
+            return
+        values = OmegaConf.to_container(component, resolve=True)
+        if (written := repr(values)) in _constructed:
             return
         build(component, _convert_="all")
-        if is_ours(target):
+        if all(is_ours(str(name)) for name in targets_in(values)):
             _constructed.add(written)
     except Exception as error:
         reason = error if isinstance(error, ConfigError) else error.__cause__ or error

@@ -85,13 +85,14 @@ def check_targets(config: Any) -> None:
         ConfigError: Names the first target that may not be built.
     """
     values = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    for target in _targets(values):
+    for target in targets_in(values):
         if reason := refusal(target):
             raise ConfigError(f"_target_: {reason}.")
         locate(str(target))
 
 
-def _targets(values: Any) -> Iterator[object]:
+def targets_in(values: Any) -> Iterator[object]:
+    """Every `_target_` of a config or of plain values, at any depth."""
     if isinstance(values, DictConfig | ListConfig):
         values = OmegaConf.to_container(values, resolve=True)
     if isinstance(values, Mapping):
@@ -100,7 +101,7 @@ def _targets(values: Any) -> Iterator[object]:
         values = list(values.values())
     if isinstance(values, list | tuple):
         for value in values:
-            yield from _targets(value)
+            yield from targets_in(value)
 
 
 def interpolation_in(values: object) -> str | None:

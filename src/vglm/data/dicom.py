@@ -203,11 +203,13 @@ def quiet_decoders() -> None:
 
     `warnings.catch_warnings` is no way to do so: of two threads the one that leaves last puts back the other's filters.
     """
-    if _OF_DECODERS not in warnings.filters:
-        warnings.filters.insert(0, _OF_DECODERS)  # type: ignore[attr-defined]
+    filters: Any = warnings.filters
+    if not filters or filters[0] is not _OF_DECODERS:  # another one put before it may let the warnings through again
+        filters[:] = [_OF_DECODERS, *(other for other in filters if other is not _OF_DECODERS)]
 
 
-_OF_DECODERS = ("ignore", None, Warning, re.compile(r"(PIL|pydicom|vglm\.data\.dicom)\b"), 0)
+_DECODERS = r"(PIL|pydicom|openjpeg|libjpeg|gdcm|vglm\.data\.(dicom|images|windowing))\b"
+_OF_DECODERS = ("ignore", None, Warning, re.compile(_DECODERS), 0)
 
 
 @contextmanager

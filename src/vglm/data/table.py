@@ -65,12 +65,13 @@ class SampleTable(Sequence[Sample]):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = pa.OSFile(os.fspath(path))
-            self._reader = pa.ipc.open_file(self._file)
+            # read from the start, it takes no memory; single rows are found without reading those around them
+            self._file, self._map = pa.OSFile(os.fspath(path)), pa.memory_map(os.fspath(path))
+            self._reader = pa.ipc.open_file(self._map)
             schema, batches = self._reader.schema, self._reader.num_record_batches
             self._count = 0 if not batches else (batches - 1) * _BATCH_ROWS + len(self._reader.get_batch(batches - 1))
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"table {path} cannot be read: {error}. Delete it; it is made again.") from error
+            raise self._damage(error) from error
         if schema.metadata != _SCHEMA.metadata or schema != _SCHEMA:
             raise DataError(f"table {path} has another layout than this version writes. Delete it; it is made again.")
         self._last: tuple[int, pa.RecordBatch] = -1, None
@@ -89,7 +90,7 @@ class SampleTable(Sequence[Sample]):
         number, row = divmod(index, _BATCH_ROWS)
         last, batch = self._last
         if number != last:
-            batch = self._reader.get_batch(number)
+            batch = self._batch(self._reader, number)
             self._last = number, batch
         return _sample(*(column[row].as_py() for column in batch.columns))
 
@@ -106,17 +107,42 @@ class SampleTable(Sequence[Sample]):
         Args:
             names: Columns of the file.
             indices: Of these rows, shape (n,), in this order; all if None.
+
+        Raises:
+            DataError: The file is damaged.
         """
         options = pa.ipc.IpcReadOptions(included_fields=[_SCHEMA.get_field_index(name) for name in names])
-        reader = pa.ipc.open_file(self._file, options=options)
+        batches = self._reader.num_record_batches
         if indices is None:
-            yield from map(reader.get_batch, range(reader.num_record_batches))
+            reader = pa.ipc.open_file(self._file, options=options)
+            yield from (self._batch(reader, number) for number in range(batches))
             return
         numbers = indices // _BATCH_ROWS
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        if len(starts) > batches:  # shuffled
+            yield from self._scattered(pa.ipc.open_file(self._map, options=options), indices)
+            return
+        reader = pa.ipc.open_file(self._file, options=options)
         for start, end in pairwise((*starts.tolist(), len(indices))):
-            batch = reader.get_batch(int(numbers[start]))
+            batch = self._batch(reader, int(numbers[start]))
             yield batch.take(pa.array(indices[start:end] % _BATCH_ROWS))
+
+    def _scattered(self, reader: pa.RecordBatchFileReader, indices: np.ndarray) -> Iterator[pa.RecordBatch]:
+        """Rows from all over the file."""
+        for start in range(0, len(indices), _BATCH_ROWS):
+            numbers, rows = np.divmod(indices[start : start + _BATCH_ROWS], _BATCH_ROWS)
+            batches = {number: self._batch(reader, number) for number in np.unique(numbers).tolist()}
+            places = zip(numbers.tolist(), rows.tolist(), strict=True)
+            yield pa.concat_batches([batches[number].slice(row, 1) for number, row in places])
+
+    def _batch(self, reader: pa.RecordBatchFileReader, number: int) -> pa.RecordBatch:
+        try:
+            return reader.get_batch(number)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damage(error) from error
+
+    def _damage(self, error: Exception) -> DataError:
+        return DataError(f"table {self.path} cannot be read: {error}. Delete it; it is made again.")
 
     def __reduce__(self) -> tuple[Callable[[Path], "SampleTable"], tuple[Path]]:
         return SampleTable, (self.path,)

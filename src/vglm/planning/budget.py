@@ -12,7 +12,7 @@ reserve.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -173,34 +173,47 @@ def optimizer_states(
         options: Likewise.
         method: The method, of which AdaLoRA keeps importances besides.
     """
-    alike = Counter((value.shape, value.dtype) for value in model.parameters() if value.requires_grad)
-    trained = [nn.Parameter(torch.empty(shape, dtype=dtype, device="meta")) for shape, dtype in alike]
-    own = {name: value for name, value in options.items() if name not in ("fused", "foreach")}
-    optimizer = optimizer_class(trained, **own)
+    forms = [(value.shape, value.dtype) for value in model.parameters() if value.requires_grad]
+    alike = Counter(forms)
+    optimizer, trained = _stepped(alike, optimizer_class, options)
+    if all(parameter in optimizer.state for parameter in trained):
+        states = list(zip(map(optimizer.state.__getitem__, trained), alike.values(), strict=True))
+    else:  # some keep one state of several parameters
+        states = [(state, 1) for state in _stepped(forms, optimizer_class, options)[0].state.values()]
     is_paged = bool(getattr(optimizer, "is_paged", False))
-    if hasattr(optimizer, "init_state"):  # bitsandbytes'
-        _know_codes()
-        optimizer.is_paged = False
-        optimizer.fill_qmap()
-        for group_index, group in enumerate(optimizer.param_groups):
-            for index, parameter in enumerate(group["params"]):
-                optimizer.init_state(group, parameter, group_index, index)
-    else:
-        for parameter in trained:
-            parameter.grad = torch.empty_like(parameter)
-        optimizer.step()
     on_device = paged = 0
-    for parameter, count in zip(trained, alike.values(), strict=True):
-        state = optimizer.state[parameter]
+    for state, count in states:
         tensors = [value for name, value in state.items() if isinstance(value, Tensor) and not name.startswith("qmap")]
         for tensor in tensors:
             if is_paged and tensor.numel() >= _PAGED_FROM:
                 paged += count * tensor.nbytes
             else:
                 on_device += count * tensor.nbytes
-        if isinstance(method, AdaLoraConfig):
-            on_device += count * _IMPORTANCES * parameter.nbytes
+    if isinstance(method, AdaLoraConfig):
+        on_device += _IMPORTANCES * sum(shape.numel() * dtype.itemsize for shape, dtype in forms)
     return States(on_device, paged)
+
+
+def _stepped(
+    forms: Iterable[tuple[torch.Size, torch.dtype]], optimizer_class: Any, options: Mapping[str, Any]
+) -> tuple[Any, list[nn.Parameter]]:
+    """An optimizer after its first step, and the parameters of these shapes that it trains."""
+    trained = [nn.Parameter(torch.empty(shape, dtype=dtype, device="meta")) for shape, dtype in forms]
+    own = {name: value for name, value in options.items() if name not in ("fused", "foreach")}
+    optimizer = optimizer_class(trained, **own)
+    if hasattr(optimizer, "init_state"):  # bitsandbytes'
+        _know_codes()
+        is_paged, optimizer.is_paged = optimizer.is_paged, False
+        optimizer.fill_qmap()
+        for group_index, group in enumerate(optimizer.param_groups):
+            for index, parameter in enumerate(group["params"]):
+                optimizer.init_state(group, parameter, group_index, index)
+        optimizer.is_paged = is_paged
+    else:
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter)
+        optimizer.step()
+    return optimizer, trained
 
 
 _PAGED_FROM = 100_000
@@ -269,14 +282,16 @@ def rehearse_training(
         trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter) if keeps_gradients else None
-        with Rehearsal(base, batch, autocast=autocast, fused_attention=fused_attention) as rehearsal:
-            rehearsal.follow(base.model.language_model.layers)
-            loss = tuned(**rehearsal.inputs, use_cache=False).loss
-            rehearsal.backward(loss)
-        del loss
-        gradients = sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None)
-        for parameter in trained:
-            parameter.grad = None
+        try:
+            with Rehearsal(base, batch, autocast=autocast, fused_attention=fused_attention) as rehearsal:
+                rehearsal.follow(base.model.language_model.layers)
+                loss = tuned(**rehearsal.inputs, use_cache=False).loss
+                rehearsal.backward(loss)
+            del loss
+            gradients = sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None)
+        finally:
+            for parameter in trained:
+                parameter.grad = None
         return replace(rehearsal.course(), results=gradients)
 
     course = rehearse() if takes_all_layers else _rehearsed_in_part(tuned, batch, rehearse)

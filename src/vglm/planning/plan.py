@@ -190,6 +190,7 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
     is_cached = setting.feature_cache and _can_be_cached(tuned, setting)
     encoded = None
     if is_cached:
+        tuned.eval()  # a kept model may have been rehearsed in training
         encoded = _encoding(base, setting, fused)
         stages[ENCODING] = _stage(weights, {"adapter": adapter}, encoded, around)
         if isinstance(tuned, PeftModel) and setting.is_from_checkpoint:

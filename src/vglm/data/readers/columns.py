@@ -92,6 +92,8 @@ _SHAPE = "with the table's columns"
 _ANSWERS = "answers"
 """The column of TextVQA, OK-VQA and VizWiz with what several people answered; alone, or beside the one that counts."""
 _WHOLE = re.compile(r"-?\d+(?:\.0)?")
+_LONGEST_KEPT = 512
+"""Characters of a text that is remembered: a question or a name, no picture in base64."""
 _SPECIAL_KEYS = frozenset((_ANSWERS, "history", "english"))
 
 logger = logging.getLogger(__name__)
@@ -389,8 +391,12 @@ def _is_plain(value: Any) -> TypeGuard[str]:
     return (len(value) >= LONGEST_NO_VALUE or value.strip() not in NO_VALUES) and half_character(value) is None
 
 
-_is_plain_again = lru_cache(1 << 14)(_is_plain)
-"""The same of texts that come again and again, as pictures and questions do."""
+_is_short_plain = lru_cache(1 << 14)(_is_plain)
+
+
+def _is_plain_again(text: str) -> bool:
+    """The same of a text that may come again and again, as names of pictures and questions do."""
+    return (_is_short_plain if len(text) <= _LONGEST_KEPT else _is_plain)(text)
 
 
 def holds_dialogues(names: Iterable[str]) -> bool:

@@ -38,7 +38,7 @@ def _best_of_references(score: Callable[[str, str], float]) -> Callable[[str, st
     An answer that is that list itself, as a model says that has learned to write lists, is right too.
     """
 
-    @lru_cache(2**18)  # every slice takes it again
+    @lru_cache(2**16)  # every slice takes it again
     @wraps(score)
     def best(prediction: str, reference: str) -> float:
         right = [reference] if prediction.strip() == reference.strip() else reference_answers(reference)

@@ -43,9 +43,7 @@ def show(scored: Scored) -> Mapping[str, Any]:
     changed = _changed(comparison)
     examples = _examples(changed)
     rows, shown = scored.once(_all_and_fitting)
-    for row in shown:
-        own, other = row[11:13]
-        row[11:13] = images.index(own), None if other == own else images.index(other)
+    shown = [_with_images(row, images) for row in shown]
     about = {"n": len(shown), "total": len(rows), "file": ALL_ANSWERS}
     content = _data(comparison, shown, images)
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -70,6 +68,12 @@ def files(scored: Scored) -> Mapping[str, str]:
         return {}
     pairs = ((split, pair) for split, part in comparison.splits.items() for pair in part.all_pairs)
     return {ALL_ANSWERS: "".join(json.dumps(_line(*pair), ensure_ascii=False) + "\n" for pair in pairs)}
+
+
+def _with_images(row: list[Any], images: "_Images") -> list[Any]:
+    """A row with the numbers of its images in place of their hashes; the other's is None where it is the same."""
+    own, other = row[11:13]
+    return [*row[:11], images.index(own), None if other == own else images.index(other), *row[13:]]
 
 
 def _line(split: str, pair: Pair) -> dict[str, Any]:
@@ -223,7 +227,7 @@ def _rows(comparison: Comparison, split: str) -> list[list[Any]]:
         record, other = pair.candidate, pair.baseline
         values = slice_values(record) | ({"study": study[record.id]} if record.id in study else {})
         row = [index, record.id, record.question, record.reference, *_draw(pair), int(record.language == "en")]
-        row += [record.image_sha256, other.image_sha256]  # `show` puts the numbers of those in the page there
+        row += [record.image_sha256, other.image_sha256]  # the page has numbers there
         row += [record.history, record.image or record.id, [values.get(name, "") for name in fields]]
         rows.append([*row, *([[_draw(pair) for pair in more]] if more else [])])
     return rows

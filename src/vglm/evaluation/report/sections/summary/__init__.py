@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vglm.errors import DataError
 from vglm.evaluation.report import formatting as fmt
 from vglm.evaluation.report.formatting import section_texts
 from vglm.evaluation.report.section import Cell, Line, Scored, Table
@@ -206,13 +207,13 @@ def _forgotten(retention: Summary) -> Text:
 def _overview(scored: Scored) -> Table:
     """The terminal's table: right answers, and the primary metric where that counts no right answers, else ROUGE-L."""
     comparison, primary = scored.comparison, scored.comparison.verdict.metric
-    is_right = primary in {part.decisive for part in comparison.splits.values()}
+    is_right = primary.name in {part.decisive.name for part in comparison.splits.values()}
     rows: list[list[Cell]] = []
     for name, is_kind, summary in fmt.kind_rows(comparison):
         right = " → ".join(map(fmt.percent, summary.right))
-        scores = _primary(summary, primary, is_kind) if not is_right else summary.scores[ROUGE_L.name]
+        scores = summary.scores[ROUGE_L.name] if is_right else _primary(summary, primary, is_kind)
         values = [fmt.value(score, ROUGE_L if is_right else primary).rstrip("%") for score in scores]
-        cells = [str(summary.n), right, fmt.signed(fmt.points(summary)), " → ".join(values)]
+        cells = [str(summary.n), right, fmt.signed(fmt.points(summary)), " → ".join(values) or fmt.NONE]
         rows.append([Text.of(f"  {name.en}") if is_kind else name, *cells])
     heading = f"{scored.evaluation.title}: {comparison.baseline} → {comparison.candidate}"
     column = say("rouge") if is_right else fmt.title(primary)
@@ -220,6 +221,13 @@ def _overview(scored: Scored) -> Table:
 
 
 def _primary(summary: Summary, metric: Metric, is_kind: bool) -> tuple[float, ...]:
-    """The (baseline, candidate) scores by the primary metric, of splits that are judged by it."""
-    is_judged = not is_kind and summary.primary_metric is metric
-    return (summary.primary.before, summary.primary.after) if is_judged else ()
+    """The (baseline, candidate) scores by the primary metric; none where it judges not, or cannot be computed."""
+    try:
+        if (summary.metrics[0] if is_kind else summary.primary_metric).name != metric.name:
+            return ()
+        if not is_kind:
+            return summary.primary.before, summary.primary.after
+        arms = zip(*((pair.baseline, pair.candidate) for pair in summary.pairs), strict=True)
+        return tuple(map(metric.score, arms))
+    except DataError:
+        return ()
