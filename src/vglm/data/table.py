@@ -65,7 +65,7 @@ class SampleTable(Sequence[Sample]):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # read from the start, it takes no memory; single rows are found without reading those around them
+            # a scan of the file leaves no mapped pages in memory; the map gives single rows without those around them
             self._file, self._map = pa.OSFile(os.fspath(path)), pa.memory_map(os.fspath(path))
             self._reader = pa.ipc.open_file(self._map)
             schema, batches = self._reader.schema, self._reader.num_record_batches
