@@ -140,10 +140,10 @@ class Sampler:
         """Whether the answer has as many tokens as it has to."""
         return self.count >= self.settings.min_new_tokens
 
-    def barred(self) -> list[int]:
+    def barred(self) -> NDArray[np.int64]:
         """Ids that may not come next."""
-        ids = chinese_tokens(self.tokenizer) if self.settings.bars_chinese else []
-        return ids if self.may_end else [*ids, self.tokenizer.eos_token_id]
+        ids = chinese_tokens(self.tokenizer) if self.settings.bars_chinese else np.zeros(0, np.int64)
+        return ids if self.may_end else np.append(ids, self.tokenizer.eos_token_id)
 
     def draw(self, scores: Scores) -> int:
         """Choose by the scores of tokens.
@@ -213,13 +213,13 @@ def _weighed(samplers: Sequence[Sampler], logits: Tensor) -> Tensor:
         if (penalty := sampler.settings.repetition_penalty) != 1 and sampler.seen:
             seen += [begin + token for token in sampler.seen]
             penalties += [penalty] * len(sampler.seen)
-        barred += [begin + token for token in sampler.barred()]
+        barred.append(begin + sampler.barred())
     if seen:
         indices, by = (torch.from_numpy(np.array(numbers)).to(scores.device) for numbers in (seen, penalties))
         values = flat[indices]
         flat[indices] = torch.where(values < 0, values * by, values / by).clamp(-_MOST, _MOST).float()
-    if barred:
-        flat[torch.from_numpy(np.array(barred)).to(scores.device)] = -torch.inf
+    if (ids := np.concatenate(barred)).size:
+        flat[torch.from_numpy(ids).to(scores.device)] = -torch.inf
     return scores
 
 
@@ -232,7 +232,7 @@ def _least_share(shares: Scores, top_p: float) -> np.float32:
 
 
 @lru_cache(maxsize=4)
-def chinese_tokens(tokenizer: VisualGlmTokenizer) -> list[int]:
+def chinese_tokens(tokenizer: VisualGlmTokenizer) -> NDArray[np.int64]:
     """Ids of all pieces that hold a Chinese character or its punctuation, or a byte that begins one in UTF-8."""
     ids = []
     for index in range(len(tokenizer)):
@@ -240,7 +240,7 @@ def chinese_tokens(tokenizer: VisualGlmTokenizer) -> list[int]:
         byte = _BYTE_PIECE.fullmatch(piece)
         if (byte and is_chinese_byte(int(byte[1], 16))) or (not byte and any(map(is_chinese, piece))):
             ids.append(index)
-    return ids
+    return np.array(ids, np.int64)
 
 
 def language_of(text: str) -> Language:
