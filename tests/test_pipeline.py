@@ -200,5 +200,5 @@ def test_runs_are_evaluated_and_compared_in_python(
     assert row.after == pytest.approx(sum(result.comparison.verdict.result.after for result in results) / 2)
     assert "chrF2 on" in str(side_by_side)
     score(results[1].folder, ["exact_match"])
-    with pytest.raises(DataError, match=r"was judged by chrf, .* by exact_match.*vglm score"):
+    with pytest.raises(DataError, match=r"is judged by chrf, .* by exact_match.*vglm score"):
         compare(runs)

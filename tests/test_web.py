@@ -162,12 +162,12 @@ def ask(visitor: Visitor, engine: Recorder, question: str, *, answers: int) -> l
 
 
 def shown(answer: Answer) -> str:
-    """What the page makes of an answer, without blanks, which a browser folds."""
+    """What the page makes of an answer, without blanks and control characters, which a browser folds and drops."""
     return squeezed(answer.text + (" … (cut at the length limit)" if answer.finish_reason == "length" else ""))
 
 
 def squeezed(text: str) -> str:
-    return "".join(text.split())
+    return "".join(character for character in text if character.isprintable() and not character.isspace())
 
 
 RESPONSE = "Network.responseReceived"

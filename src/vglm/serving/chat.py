@@ -147,7 +147,7 @@ class Terminal:
         language: Of the words around the dialogue, "zh" or "en".
         first_question: The first question about a new picture.
         as_json: Whether each turn is printed as a line of JSON.
-        output: Where to print.
+        output: Where to print; standard output if not given.
     """
 
     def __init__(
@@ -156,10 +156,10 @@ class Terminal:
         language: Language,
         first_question: str,
         as_json: bool = False,
-        output: TextIO = sys.stdout,
+        output: TextIO | None = None,
     ) -> None:
         self.dialogue, self.words, self.first_question = dialogue, chat_texts(language), first_question
-        self.as_json, self.output = as_json, output
+        self.as_json, self.output = as_json, output or sys.stdout
 
     def run(self, read: Callable[[str], str]) -> None:
         """Talk until `stop` or the end of the input, beginning with the first question if there is a picture.
