@@ -217,8 +217,8 @@ class Splits:
         }
 
         def search() -> dict[str, str]:
-            found = find_copies(*([small[digest] for digest in some] for some in (names, firsts)))
-            return {names[copy.tested]: f"{firsts[copy.learned]} {copy.how}" for copy in found}
+            copies = find_copies(*([small[digest] for digest in some] for some in (names, firsts)))
+            return {names[copy.tested]: f"{firsts[copy.learned]} {copy.how}" for copy in copies}
 
         facts = [hash_file(Path(inspect.getfile(search_scope))), self.look_alike_scope, names, firsts]
         for digest, value in remembered("pictures", [], facts, search).items():
@@ -229,8 +229,8 @@ class Splits:
     @cached_property
     def _by_content(self) -> "tuple[dict[str, array[int]] | None, dict[str, array[int]] | None]":
         """The rows of each picture in test and in training, by its hash; None where not all were decoded at first."""
-        known = {str(image): digest for image, digest in self.image_hashes.items() if image in self.thumbnails}
-        return _rows_by_content(self.test, known), _rows_by_content(self.train, known)
+        hashes = {str(image): digest for image, digest in self.image_hashes.items() if image in self.thumbnails}
+        return _rows_by_content(self.test, hashes), _rows_by_content(self.train, hashes)
 
     def limited(self, limit: int | None) -> "Splits":
         """The same data with at most `limit` training samples, see `pick`."""
@@ -267,9 +267,9 @@ class Splits:
                 " rows and set dataset.division.fractions, or add rows of the split train."
             )
         tested, learned = (rows or {} for rows in self._by_content)
-        known = self._copies or {}
-        if copies := [digest for digest in tested if digest in known and known[digest][1] != "same pixels"]:
-            other, how = known[copies[0]]
+        all_copies = self._copies or {}
+        if copies := [digest for digest in tested if digest in all_copies and all_copies[digest][1] != "same pixels"]:
+            other, how = all_copies[copies[0]]
             logger.warning(
                 "%d test samples show a training picture once more (first: %s is %s, %s). Reports of this run will be"
                 ' stamped "LEAKED".',
@@ -419,7 +419,7 @@ def _outline(samples: Sequence[Sample]) -> Outline:
     return Outline.joined([Outline(), *(Outline.of_pictures(part) for part in parts if _is_listed(part))])
 
 
-def _rows_by_content(samples: Sequence[Sample], known: Mapping[str, str]) -> "dict[str, array[int]] | None":
+def _rows_by_content(samples: Sequence[Sample], hashes: Mapping[str, str]) -> "dict[str, array[int]] | None":
     """The rows of each picture by its hash; None where a picture has none, or samples are made on demand."""
     rows: dict[str, array[int]] = {}
     if not _is_listed(samples):
@@ -427,7 +427,7 @@ def _rows_by_content(samples: Sequence[Sample], known: Mapping[str, str]) -> "di
     for row, picture in enumerate(_pictures(samples)):
         if picture is None:
             continue
-        if (digest := known.get(picture)) is None:
+        if (digest := hashes.get(picture)) is None:
             return None
         rows.setdefault(digest, array("q")).append(row)
     return rows

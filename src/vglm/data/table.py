@@ -132,8 +132,8 @@ class SampleTable(Sequence[Sample]):
         for start in range(0, len(indices), _BATCH_ROWS):
             numbers, rows = np.divmod(indices[start : start + _BATCH_ROWS], _BATCH_ROWS)
             batches = {number: self._batch(reader, number) for number in np.unique(numbers).tolist()}
-            places = zip(numbers.tolist(), rows.tolist(), strict=True)
-            yield pa.concat_batches([batches[number].slice(row, 1) for number, row in places])
+            positions = zip(numbers.tolist(), rows.tolist(), strict=True)
+            yield pa.concat_batches([batches[number].slice(row, 1) for number, row in positions])
 
     def _batch(self, reader: pa.RecordBatchFileReader, number: int) -> pa.RecordBatch:
         try:
@@ -188,8 +188,8 @@ class Selection(Sequence[Sample]):
         done = 0
         for rows in self.samples.rows(names, self.indices):
             if self._groups is not None and "group" in names:
-                place = rows.schema.get_field_index("group")
-                rows = rows.set_column(place, "group", self._groups.slice(done, len(rows)))
+                column = rows.schema.get_field_index("group")
+                rows = rows.set_column(column, "group", self._groups.slice(done, len(rows)))
             done += len(rows)
             yield rows
 

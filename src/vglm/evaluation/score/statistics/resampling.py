@@ -57,5 +57,5 @@ def _draw_clusters(count: int, resamples: int, seed: int) -> Iterator[NDArray[np
 def _times(drawn: NDArray[np.int32]) -> NDArray[np.uint16]:
     """How often each number is in each row, shape as it is."""
     rows, count = drawn.shape
-    places = drawn + count * np.arange(rows)[:, None]
-    return np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count).astype(np.uint16)
+    cells = drawn + count * np.arange(rows)[:, None]
+    return np.bincount(cells.ravel(), minlength=rows * count).reshape(rows, count).astype(np.uint16)
