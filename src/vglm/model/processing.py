@@ -162,11 +162,7 @@ class VisualGlmProcessor(ProcessorMixin):
         Returns:
             The answer without special tokens, tidied by `clean_response`.
         """
-        ids = [int(token) for token in token_ids]
-        if self.tokenizer.bos_token_id in ids:
-            ids = ids[ids.index(self.tokenizer.bos_token_id) + 1 :]
-        if self.tokenizer.eos_token_id in ids:
-            ids = ids[: ids.index(self.tokenizer.eos_token_id)]
+        ids = _of_answer([int(token) for token in token_ids], self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
         size = len(self.tokenizer)
         ids = [token for token in ids if 0 <= token < size]
         return clean_response(self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs}))
@@ -264,11 +260,7 @@ class AnswerDecoder:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn ids into what `VisualGlmProcessor.decode` makes of them."""
-        ids = list(token_ids)
-        if self._begin in ids:
-            ids = ids[ids.index(self._begin) + 1 :]
-        if self._end in ids:
-            ids = ids[: ids.index(self._end)]
+        ids = _of_answer(list(token_ids), self._begin, self._end)
         for token in ids:
             if token not in self._pieces:
                 self._pieces[token] = self._piece(token)
@@ -281,3 +273,10 @@ class AnswerDecoder:
             return ""
         piece: str = self._tokenizer.convert_ids_to_tokens(token)
         return piece
+
+
+def _of_answer(ids: list[int], begin: int, end: int) -> list[int]:
+    """The ids behind the first `<sop>`, if there is one, and before the next `<eop>`."""
+    if begin in ids:
+        ids = ids[ids.index(begin) + 1 :]
+    return ids[: ids.index(end)] if end in ids else ids
