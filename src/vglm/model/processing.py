@@ -245,7 +245,7 @@ def _pad_left(rows: list[list[int]], filler: int) -> list[list[int]]:
 
 
 class AnswerDecoder:
-    """`processor.decode` for answers that grow, which are decoded at every token: what ids stand for is kept.
+    """`processor.decode` for answers that grow, which are decoded again and again: without transformers' detours.
 
     Args:
         processor: Whose special tokens stay as they are from now on.
@@ -255,24 +255,16 @@ class AnswerDecoder:
         self._tokenizer = tokenizer = processor.tokenizer
         self._begin, self._end = tokenizer.bos_token_id, tokenizer.eos_token_id
         self._is_cleaned = tokenizer.clean_up_tokenization_spaces
-        self._size, self._special = len(tokenizer), frozenset(tokenizer.all_special_ids)
-        self._pieces: dict[int, str] = {}
+        self._hidden, self._size = frozenset(tokenizer.all_special_ids), len(tokenizer)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn ids into what `VisualGlmProcessor.decode` makes of them."""
+        hidden, size = self._hidden, self._size
         ids = _of_answer(list(token_ids), self._begin, self._end)
-        for token in ids:
-            if token not in self._pieces:
-                self._pieces[token] = self._piece(token)
-        text = self._tokenizer.convert_tokens_to_string([piece for token in ids if (piece := self._pieces[token])])
-        return clean_response(self._tokenizer.clean_up_tokenization(text) if self._is_cleaned else text)
-
-    def _piece(self, token: int) -> str:
-        """What an id stands for; nothing, if that is not shown."""
-        if token in self._special or not 0 <= token < self._size:
-            return ""
-        piece: str = self._tokenizer.convert_ids_to_tokens(token)
-        return piece
+        text = self._tokenizer.text_of([token for token in ids if 0 <= token < size and token not in hidden])
+        if self._is_cleaned and " " in text:  # all that it looks for begins with one
+            text = self._tokenizer.clean_up_tokenization(text)
+        return clean_response(text)
 
 
 def _of_answer(ids: list[int], begin: int, end: int) -> list[int]:

@@ -121,9 +121,12 @@ class VisualGlmTokenizer(SentencePieceBackend):
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join pieces to text; byte pieces join to characters, control pieces vanish."""
         padding = self.pad_token
-        pieces = [token for token in tokens if token != padding]
+        return self.text_of([token for token in tokens if token != padding])
+
+    def text_of(self, pieces: list[str] | list[int]) -> str:
+        """As `convert_tokens_to_string`, for pieces or their ids, without padding among them."""
         text: str = self.sp_model.decode(pieces) if pieces else ""
-        return _WHITE_SPACE_PIECE.sub(lambda match: WHITE_SPACE_PIECES[match.group()], text)
+        return _WHITE_SPACE_PIECE.sub(lambda match: WHITE_SPACE_PIECES[match.group()], text) if "<" in text else text
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None

@@ -39,6 +39,9 @@ from vglm.text.prompt import Language
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
+SHOWN_EVERY = 0.02
+"""Seconds between two looks at what answers gained: people see no more often, and a look takes as long as a token."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -277,6 +280,7 @@ class Engine:
         self._is_closing = False
         self._answered = self._generated = self._steps = 0
         self._news: list[Answer] = []  # that grew or ended, of which nobody was told
+        self._is_look, self._next_look = True, 0.0  # whether this step shows what answers gained; the clock's time
         self._thread = threading.Thread(target=self._run, name="vglm-engine", daemon=True)
         self._thread.start()
 
@@ -401,6 +405,10 @@ class Engine:
                     self._decoder.close()
                     return
             self._admit()
+            now = time.monotonic()
+            self._is_look = now >= self._next_look
+            if self._is_look:
+                self._next_look = now + SHOWN_EVERY
             for name in list(self._rows):
                 self._guarded(self._rows[name], self._advance, name)
             self._spread()
@@ -489,32 +497,34 @@ class Engine:
         scores = logits if len(going) == len(rows) else logits[going]
         drawn = draw([rows[index].sampler for index in going], scores)
         for index, token in zip(going, drawn, strict=True):
-            chosen[index] = self._take(rows[index], token)
+            if self._take(rows[index], token):
+                chosen[index] = token
         self._spread()  # now, not after a step
         return chosen
 
-    def _take(self, row: _Row, token: int) -> int | None:
-        """Add a token to an answer; None if that ended it."""
+    def _take(self, row: _Row, token: int) -> bool:
+        """Add a token to an answer; whether it goes on."""
+        answer = row.answer
         if token == self.processor.tokenizer.eos_token_id:
-            self._end(row, "stop", row.text.close())
-            return None
+            self._end(row, "stop")
+            return False
         self._generated += 1
-        row.answer.token_ids.append(token)
+        answer.token_ids.append(token)
         row.sampler.take(token)
-        piece = row.text.add(token)
-        if row.text.is_stopped:
-            self._end(row, "stop", piece)
-        elif len(row.answer.token_ids) >= row.limit:
-            self._end(row, "length", piece + row.text.close())
-        else:
-            row.answer._grow(piece)
-            self._news.append(row.answer)
-            return token
-        return None
+        row.text.take(token)
+        if self._is_look or row.text.stop or not answer.text:  # the first piece as soon as there is one
+            answer._grow(row.text.grow())
+            self._news.append(answer)
+        if row.text.is_stopped or len(answer.token_ids) >= row.limit:
+            self._end(row, "stop" if row.text.is_stopped else "length")
+        return answer.finish_reason is None
 
-    def _end(self, row: _Row, reason: FinishReason, piece: str = "", error: str | None = None) -> None:
+    def _end(self, row: _Row, reason: FinishReason, error: str | None = None) -> None:
+        """End an answer; what is left of its text is shown, unless something is wrong with it."""
         self._answered += 1
-        row.answer._finish(reason, piece, error)
+        text = row.text
+        rest = "" if reason == "error" else text.grow() if reason == "cancelled" else text.close()
+        row.answer._finish(reason, rest, error)
         self._news.append(row.answer)
 
 

@@ -38,6 +38,8 @@ COLDEST = 1e-6
 _MOST = 1e30
 """Size of a score that a repetition penalty leaves at most: its differences by any temperature are float32 numbers."""
 
+_NO_IDS = np.zeros(0, np.int64)
+
 Scores = NDArray[np.float32]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -142,7 +144,7 @@ class Sampler:
 
     def barred(self) -> NDArray[np.int64]:
         """Ids that may not come next."""
-        ids = chinese_tokens(self.tokenizer) if self.settings.bars_chinese else np.zeros(0, np.int64)
+        ids = chinese_tokens(self.tokenizer) if self.settings.bars_chinese else _NO_IDS
         return ids if self.may_end else np.append(ids, self.tokenizer.eos_token_id)
 
     def draw(self, scores: Scores) -> int:
@@ -158,7 +160,9 @@ class Sampler:
             return int(scores.argmax())
         how, indices = self.settings, None
         if 0 < how.top_k < len(scores):
-            indices = (scores >= np.partition(scores, -how.top_k)[-how.top_k]).nonzero()[0]
+            ordered = scores.copy()
+            ordered.partition(-how.top_k)
+            indices = (scores >= ordered[-how.top_k]).nonzero()[0]
             scores = scores[indices]
         shares = np.exp((scores - scores.max()) / how.temperature)
         if how.top_p < 1:
@@ -209,17 +213,18 @@ def _weighed(samplers: Sequence[Sampler], logits: Tensor) -> Tensor:
     scores, size = logits.float().clone(), logits.shape[1]
     flat, seen, penalties, barred = scores.view(-1), [], [], []
     for row, sampler in enumerate(samplers):
-        begin = row * size
-        if (penalty := sampler.settings.repetition_penalty) != 1 and sampler.seen:
-            seen += [begin + token for token in sampler.seen]
-            penalties += [penalty] * len(sampler.seen)
-        barred.append(begin + sampler.barred())
+        begin, count = row * size, len(sampler.seen)
+        if (penalty := sampler.settings.repetition_penalty) != 1 and count:
+            seen.append(begin + np.fromiter(sampler.seen, np.int64, count))
+            penalties.append(np.full(count, penalty))
+        if (ids := sampler.barred()).size:
+            barred.append(begin + ids)
     if seen:
-        indices, by = (torch.from_numpy(np.array(numbers)).to(scores.device) for numbers in (seen, penalties))
+        indices, by = (torch.from_numpy(np.concatenate(parts)).to(scores.device) for parts in (seen, penalties))
         values = flat[indices]
         flat[indices] = torch.where(values < 0, values * by, values / by).clamp(-_MOST, _MOST).float()
-    if (ids := np.concatenate(barred)).size:
-        flat[torch.from_numpy(ids).to(scores.device)] = -torch.inf
+    if barred:
+        flat[torch.from_numpy(np.concatenate(barred)).to(scores.device)] = -torch.inf
     return scores
 
 

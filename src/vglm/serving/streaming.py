@@ -2,7 +2,8 @@ r"""Incremental detokenisation: emit the part of an answer's text that is final,
 
     text = GrowingText(AnswerDecoder(processor), stop=["\n问："])
     for token in tokens:
-        piece = text.add(token)          "" where nothing can be shown yet
+        text.take(token)                 costs nothing
+        piece = text.grow()              what is new, whenever it is to be shown; "" where nothing can be shown yet
         if text.is_stopped: break
     piece = text.close()                 the rest; all pieces together are `processor.decode(tokens)`
 
@@ -54,10 +55,14 @@ class GrowingText:
         self.shown = ""
         self.is_stopped = False
         self._settled_text, self._settled_tokens = "", 0  # what no later token changes, and how many tokens it is
+        self._next_settling = 2 * _WINDOW  # at so many tokens
 
-    def add(self, token: int) -> str:
-        """Take a token; returns what can be shown of the answer beyond what was."""
+    def take(self, token: int) -> None:
+        """Take a token."""
         self.tokens.append(token)
+
+    def grow(self) -> str:
+        """What can be shown of the answer beyond what was."""
         text = self._until_stop(self._decode())
         return self._show(text if self.is_stopped else text[: self._settled(text)])
 
@@ -68,9 +73,9 @@ class GrowingText:
     def _decode(self) -> str:
         """The text of all tokens, for which only the last ones are decoded."""
         text = self._settled_text + self.decoder.decode(self.tokens[self._settled_tokens :])
-        count = len(self.tokens) - self._settled_tokens
-        if count >= 2 * _WINDOW and count % _WINDOW == 0:  # not at every token, where it cannot be cut
+        if len(self.tokens) >= self._next_settling:  # not at every token, where it cannot be cut
             self._settle(text)
+            self._next_settling = len(self.tokens) + _WINDOW
         return text
 
     def _settle(self, text: str) -> None:
