@@ -272,6 +272,31 @@ def test_pieces_are_the_answer_in_a_thread_and_in_a_coroutine(engine: Engine) ->
     assert answer.seconds is not None
 
 
+def test_text_is_made_when_it_is_shown_and_at_the_end(
+    engine: Engine, random_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first piece at once, then no oftener than people see, whatever a step takes."""
+    drawn = Sampling(seed=3, temperature=1.5, top_p=1.0, top_k=0, min_new_tokens=60, max_new_tokens=60)
+    whole = engine.ask(QUESTIONS[1], sampling=drawn).wait().text
+    monkeypatch.setattr("vglm.serving.engine.SHOWN_EVERY", 1e9)
+    seldom = Engine(*load_pretrained(random_model_folder))
+    try:
+        seldom.ask(QUESTIONS[1], sampling=GREEDY).wait()
+        pieces = list(seldom.ask(QUESTIONS[1], sampling=drawn))
+        long = Sampling(seed=3, temperature=1.5, top_p=1.0, top_k=0, min_new_tokens=1500)
+        cancelled = seldom.ask(QUESTIONS[1], sampling=long)
+        while len(cancelled.token_ids) < 30:
+            time.sleep(0.01)
+        cancelled.cancel()
+        cancelled.wait(60)
+    finally:
+        seldom.close()
+    assert len(pieces) <= 2
+    assert "".join(pieces) == whole
+    assert engine.processor.decode(cancelled.token_ids).startswith(cancelled.text)
+    assert len(cancelled.text) > len(engine.processor.decode(cancelled.token_ids[:10]))
+
+
 def test_a_cancelled_answer_ends_and_the_others_are_as_without_it(engine: Engine) -> None:
     long = Sampling(temperature=0.0, min_new_tokens=400, max_new_tokens=400, repetition_penalty=1.0)
     cancelled, continued = (engine.ask(QUESTIONS[1], sampling=long) for _ in range(2))

@@ -33,19 +33,22 @@ def test_every_id_is_decoded_as_the_processor_decodes_it() -> None:
         assert DECODER.decode(ids) == PROCESSOR.decode(ids)
 
 
-def _pieces(tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
+def _pieces(tokens: list[int], stop: tuple[str, ...] = (), every: int = 1) -> list[str]:
+    """What an answer grows by, shown at every so many tokens."""
     text = GrowingText(DECODER, stop)
     pieces = []
-    for token in tokens:
-        pieces.append(text.add(token))
+    for count, token in enumerate(tokens, 1):
+        text.take(token)
+        if count % every == 0:
+            pieces.append(text.grow())
         if text.is_stopped:
             return pieces
     return [*pieces, text.close()]
 
 
-@given(st.lists(TOKENS, max_size=90))
-def test_pieces_of_any_tokens_are_the_decoded_answer(tokens: list[int]) -> None:
-    assert "".join(_pieces(tokens)) == PROCESSOR.decode(tokens)
+@given(st.lists(TOKENS, max_size=90), st.integers(1, 40))
+def test_pieces_of_any_tokens_are_the_decoded_answer(tokens: list[int], every: int) -> None:
+    assert "".join(_pieces(tokens, every=every)) == PROCESSOR.decode(tokens)
 
 
 @given(TEXTS)
@@ -71,10 +74,9 @@ def test_text_comes_as_soon_as_it_is_settled() -> None:
 
 
 def test_half_width_punctuation_waits_for_its_neighbour() -> None:
-    text = GrowingText(DECODER)
-    shown = [text.add(token) for token in TOKENIZER.encode_plain("a,海")]
-    assert "," not in "".join(shown)
-    assert "".join(shown) + text.close() == "a，海"
+    pieces = _pieces(TOKENIZER.encode_plain("a,海"))
+    assert "," not in "".join(pieces[:-1])
+    assert "".join(pieces) == "a，海"
 
 
 def test_of_a_long_answer_only_the_end_is_decoded() -> None:
@@ -88,7 +90,10 @@ def test_of_a_long_answer_only_the_end_is_decoded() -> None:
     texts = Counting(PROCESSOR)
     text = GrowingText(texts)
     tokens = TOKENIZER.encode_plain("A cat, a dog and 沙滩上有四只猫，it's a picture of the beach! " * 20)
-    shown = [text.add(token) for token in tokens]
+    shown = []
+    for token in tokens:
+        text.take(token)
+        shown.append(text.grow())
     assert texts.longest < 60 < len(tokens)
     assert "".join(shown) + text.close() == PROCESSOR.decode(tokens)
 

@@ -168,8 +168,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer", metavar="DIR", help="folder with ice_text.model, which the SAT layout lacks")
 
 
+_NARROW = 512
+"""Width below which a step of the language model gains nothing from a second thread, which waits for work busily."""
+
+
 def load(parsed: argparse.Namespace, **settings: Any) -> Any:
     """The engine that the options name; None in processes that have followed another's until now."""
+    import torch
+
     from vglm.config import quiet_libraries
     from vglm.serving.loading import load_divided_engine, load_engine
 
@@ -177,7 +183,7 @@ def load(parsed: argparse.Namespace, **settings: Any) -> Any:
     if parsed.tensor_parallel:
         refused = {f"--{name.replace('_', '-')}": getattr(parsed, name) for name in _NOT_DIVIDED}
         return load_divided_engine(parsed.from_pretrained, dtype=parsed.dtype, refused=refused, **settings)
-    return load_engine(
+    engine = load_engine(
         parsed.from_pretrained,
         adapters=parsed.adapter,
         quant=parsed.quant,
@@ -186,6 +192,9 @@ def load(parsed: argparse.Namespace, **settings: Any) -> Any:
         tokenizer=parsed.tokenizer,
         **settings,
     )
+    if engine.base.config.text_config.hidden_size < _NARROW:
+        torch.set_num_threads(1)
+    return engine
 
 
 def _chat(parsed: argparse.Namespace) -> None:

@@ -267,7 +267,7 @@ class Engine:
         decoder: Callable[[AdapterShelf], Decoder] = Decoder,
     ) -> None:
         self.base, self.processor = model.eval(), processor
-        self._texts = AnswerDecoder(processor)
+        self._texts, self._last = AnswerDecoder(processor), processor.tokenizer.eos_token_id
         self.shelf = AdapterShelf(model)
         for name, folder in (adapters or {}).items():
             self.shelf.add(name, folder, is_checked=adapter_check)
@@ -505,7 +505,7 @@ class Engine:
     def _take(self, row: _Row, token: int) -> bool:
         """Add a token to an answer; whether it goes on."""
         answer = row.answer
-        if token == self.processor.tokenizer.eos_token_id:
+        if token == self._last:
             self._end(row, "stop")
             return False
         self._generated += 1
