@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class Comparison:
         measured: Likewise.
         predicted_seconds: Of an optimizer step.
         measured_seconds: Likewise.
+        training_seconds: Of the whole training with steps as measured, the encoding of its pictures included.
     """
 
     device: str
@@ -42,6 +43,7 @@ class Comparison:
     measured: dict[str, int]
     predicted_seconds: float
     measured_seconds: float
+    training_seconds: float
 
 
 def random_model(
@@ -163,7 +165,8 @@ def measure(plan: Plan) -> Comparison:
         "peak": peak,
     }
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
-    return Comparison(where, predicted, measured, plan.schedule.step_seconds, seconds)
+    schedule = replace(plan.schedule, step_seconds=seconds)
+    return Comparison(where, predicted, measured, plan.schedule.step_seconds, seconds, schedule.seconds)
 
 
 def _watch(step: Callable[[], None], device: torch.device, before: int) -> tuple[int, float]:

@@ -116,7 +116,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table.add_row(_NAMES.get(part, part), f"{predicted / unit:,.3f}", f"{measured / unit:,.3f}", difference)
     console.print(table)
     console.print(
-        f"seconds a step: {comparison.predicted_seconds:.3g} predicted, {comparison.measured_seconds:.3g} measured"
+        f"seconds a step: {comparison.predicted_seconds:.3g} predicted, {comparison.measured_seconds:.3g} measured\n"
+        f"time at the measured rate: {_time(comparison.training_seconds)}"
     )
 
 
