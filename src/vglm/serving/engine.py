@@ -520,11 +520,9 @@ class Engine:
         return answer.finish_reason is None
 
     def _end(self, row: _Row, reason: FinishReason, error: str | None = None) -> None:
-        """End an answer; what is left of its text is shown, unless something is wrong with it."""
+        """End an answer. What is left of its text is shown if it ended by itself: who cancels one wants no more of it."""
         self._answered += 1
-        text = row.text
-        rest = "" if reason == "error" else text.grow() if reason == "cancelled" else text.close()
-        row.answer._finish(reason, rest, error)
+        row.answer._finish(reason, row.text.close() if reason in ("stop", "length") else "", error)
         self._news.append(row.answer)
 
 

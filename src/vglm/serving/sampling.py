@@ -5,14 +5,18 @@
 
 The defaults are those of the original's demos, the order is transformers' own: repetition penalty, barred tokens, top
 k, temperature, top p. Rows are drawn one by one, with NumPy: of a row only `top_k` numbers are left after its first
-step, and a call of PyTorch takes longer than the work on them. Every row has its own random generator, and the
-cumulative probabilities are in the order of the token ids. In a batch the last bits of logits differ. If tokens were
-ordered by logits, two that are nearly equal could then swap, which changes the answer. In the order of ids such a
-difference moves the cumulative probabilities by no more than itself.
+step, and a call of PyTorch takes longer than the work on them.
+
+In a batch the last bits of logits differ. So that this changes no answer, tokens race: each has a random number of its
+own, exponentially distributed, by the row's seed, the step and its id, and the token with the largest probability
+divided by that number is taken. It is each token with its probability, as by any other way to draw, but rounding
+decides only where the first two are equal in all their digits. Where one random number is looked up in the cumulative
+probabilities, rounding decides beside each of their steps, which are as many as there are tokens.
 
 Source: defaults and order of THUDM/VisualGLM-6B:cli_demo.py, model/chat.py and
 THUDM/SwissArmyTransformer:sat/generation/sampling_strategies/base_strategy.py. There the penalty divides negative
-logits too, which makes a repeated unlikely token likelier; transformers' multiplies them.
+logits too, which makes a repeated unlikely token likelier; transformers' multiplies them. The numbers of the race are
+those of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 """
 
 import re
@@ -21,6 +25,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -38,9 +43,13 @@ COLDEST = 1e-6
 _MOST = 1e30
 """Size of a score that a repetition penalty leaves at most: its differences by any temperature are float32 numbers."""
 
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIXES = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
+_LAST_SHIFT, _DROPPED = np.uint64(31), np.uint64(12)  # what is left are the digits of a float64
 _NO_IDS = np.zeros(0, np.int64)
 
 Scores = NDArray[np.float32]
+Ids = NDArray[np.int64]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -120,7 +129,7 @@ class Sampler:
         self.count = 0
         self.seen: dict[int, None] = {}  # in the order of their first appearance
         seed = secrets.randbits(63) if settings.seed is None else settings.seed
-        self.random = np.random.Generator(np.random.PCG64(seed % 2**64))  # a number for every token that is drawn
+        self.random = np.random.PCG64(seed % 2**64)  # a number for every step in which the token is drawn
 
     def take(self, token: int) -> None:
         """Count a token as part of the answer."""
@@ -142,35 +151,36 @@ class Sampler:
         """Whether the answer has as many tokens as it has to."""
         return self.count >= self.settings.min_new_tokens
 
-    def barred(self) -> NDArray[np.int64]:
+    def barred(self) -> Ids:
         """Ids that may not come next."""
         ids = chinese_tokens(self.tokenizer) if self.settings.bars_chinese else _NO_IDS
         return ids if self.may_end else np.append(ids, self.tokenizer.eos_token_id)
 
-    def draw(self, scores: Scores) -> int:
+    def draw(self, scores: Scores, ids: Ids | None = None) -> int:
         """Choose by the scores of tokens.
 
         Args:
-            scores: Shape (N,), float32, at least the `top_k` highest of a vocabulary, in the order of ids.
+            scores: Shape (N,), float32, at least the `top_k` highest of a vocabulary.
+            ids: Of these tokens; None: all, in their order.
 
         Returns:
-            The index of the token in `scores`.
+            The id of the token.
         """
+        how = self.settings
         if self.is_greedy:
-            return int(scores.argmax())
-        how, indices = self.settings, None
+            index = int(scores.argmax())
+            return index if ids is None else int(ids[index])
         if 0 < how.top_k < len(scores):
             ordered = scores.copy()
             ordered.partition(-how.top_k)
-            indices = (scores >= ordered[-how.top_k]).nonzero()[0]
-            scores = scores[indices]
+            near = (scores >= ordered[-how.top_k]).nonzero()[0]
+            scores, ids = scores[near], near if ids is None else ids[near]
+        ids = np.arange(len(scores)) if ids is None else ids
         shares = np.exp((scores - scores.max()) / how.temperature)
         if how.top_p < 1:
-            shares[shares < _least_share(shares, how.top_p)] = 0.0
-        line = shares.cumsum(dtype=np.float64)
-        number = min(self.random.random() * line[-1], np.nextafter(line[-1], 0.0))
-        index = min(int(line.searchsorted(number, side="right")), len(line) - 1)
-        return index if indices is None else int(indices[index])
+            near = (shares >= _least_share(shares, how.top_p)).nonzero()[0]
+            shares, ids = shares[near], ids[near]
+        return int(ids[(shares / waits(self.random.random_raw(), ids)).argmax()])
 
 
 def draw(samplers: Sequence[Sampler], logits: Tensor, *, moves_few: bool | None = None) -> list[int]:
@@ -189,8 +199,8 @@ def draw(samplers: Sequence[Sampler], logits: Tensor, *, moves_few: bool | None 
     scores, ids = _weighed(samplers, logits), None
     if (logits.device.type != "cpu") if moves_few is None else moves_few:
         scores, ids = _nearest(samplers, scores)
-    indices = [sampler.draw(row) for sampler, row in zip(samplers, scores.cpu().numpy(), strict=True)]
-    return indices if ids is None else ids.gather(1, torch.tensor(indices, device=ids.device)[:, None])[:, 0].tolist()
+    rows = zip(samplers, scores.cpu().numpy(), repeat(None) if ids is None else ids.cpu().numpy(), strict=False)
+    return [sampler.draw(row, row_ids) for sampler, row, row_ids in rows]
 
 
 def _nearest(samplers: Sequence[Sampler], scores: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -228,6 +238,22 @@ def _weighed(samplers: Sequence[Sampler], logits: Tensor) -> Tensor:
     return scores
 
 
+def waits(key: int, ids: Ids) -> NDArray[np.float64]:
+    """Random numbers of tokens, exponentially distributed with mean 1.
+
+    Args:
+        key: Of 64 bits, of this step of this row.
+        ids: Of the tokens; the number of one does not depend on the others.
+    """
+    state = ids.astype(np.uint64) * _GAMMA + np.uint64(key)
+    for shift, factor in _MIXES:
+        state ^= state >> shift
+        state *= factor
+    state ^= state >> _LAST_SHIFT
+    numbers: NDArray[np.float64] = -np.log(((state >> _DROPPED) + 0.5) * 2.0**-52)  # of what is above 0 and below 1
+    return numbers
+
+
 def _least_share(shares: Scores, top_p: float) -> np.float32:
     """The smallest of the largest shares that together are that part of all; at least one."""
     ordered = np.sort(shares)[::-1]
@@ -237,7 +263,7 @@ def _least_share(shares: Scores, top_p: float) -> np.float32:
 
 
 @lru_cache(maxsize=4)
-def chinese_tokens(tokenizer: VisualGlmTokenizer) -> NDArray[np.int64]:
+def chinese_tokens(tokenizer: VisualGlmTokenizer) -> Ids:
     """Ids of all pieces that hold a Chinese character or its punctuation, or a byte that begins one in UTF-8."""
     ids = []
     for index in range(len(tokenizer)):
