@@ -520,7 +520,7 @@ class Engine:
         return answer.finish_reason is None
 
     def _end(self, row: _Row, reason: FinishReason, error: str | None = None) -> None:
-        """End an answer. What is left of its text is shown if it ended by itself: who cancels one wants no more of it."""
+        """End an answer; what is left of its text is shown if it ended by itself."""
         self._answered += 1
         row.answer._finish(reason, row.text.close() if reason in ("stop", "length") else "", error)
         self._news.append(row.answer)
