@@ -162,7 +162,10 @@ class VisualGlmProcessor(ProcessorMixin):
         Returns:
             The answer without special tokens, tidied by `clean_response`.
         """
-        ids = _of_answer([int(token) for token in token_ids], self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        ids = [int(token) for token in token_ids]
+        if (begin := self.tokenizer.bos_token_id) in ids:
+            ids = ids[ids.index(begin) + 1 :]
+        ids = _until(ids, self.tokenizer.eos_token_id)
         size = len(self.tokenizer)
         ids = [token for token in ids if 0 <= token < size]
         return clean_response(self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs}))
@@ -247,28 +250,29 @@ def _pad_left(rows: list[list[int]], filler: int) -> list[list[int]]:
 class AnswerDecoder:
     """`processor.decode` for answers that grow, which are decoded again and again: without transformers' detours.
 
+    The ids are those of an answer alone. A `<sop>` among them is one more special token, not where an answer begins, or
+    what was shown already would be gone.
+
     Args:
         processor: Whose special tokens stay as they are from now on.
     """
 
     def __init__(self, processor: VisualGlmProcessor) -> None:
         self._tokenizer = tokenizer = processor.tokenizer
-        self._begin, self._end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self._end = tokenizer.eos_token_id
         self._is_cleaned = tokenizer.clean_up_tokenization_spaces
         self._hidden, self._size = frozenset(tokenizer.all_special_ids), len(tokenizer)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Turn ids into what `VisualGlmProcessor.decode` makes of them."""
+        """Turn ids into what `VisualGlmProcessor.decode` makes of them behind a prompt."""
         hidden, size = self._hidden, self._size
-        ids = _of_answer(list(token_ids), self._begin, self._end)
+        ids = _until(list(token_ids), self._end)
         text = self._tokenizer.text_of([token for token in ids if 0 <= token < size and token not in hidden])
         if self._is_cleaned and " " in text:  # all that it looks for begins with one
             text = self._tokenizer.clean_up_tokenization(text)
         return clean_response(text)
 
 
-def _of_answer(ids: list[int], begin: int, end: int) -> list[int]:
-    """The ids behind the first `<sop>`, if there is one, and before the next `<eop>`."""
-    if begin in ids:
-        ids = ids[ids.index(begin) + 1 :]
+def _until(ids: list[int], end: int) -> list[int]:
+    """The ids before the first `<eop>`."""
     return ids[: ids.index(end)] if end in ids else ids

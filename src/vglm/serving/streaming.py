@@ -5,7 +5,7 @@ r"""Incremental detokenisation: emit the part of an answer's text that is final,
         text.take(token)                 costs nothing
         piece = text.grow()              what is new, whenever it is to be shown; "" where nothing can be shown yet
         if text.is_stopped: break
-    piece = text.close()                 the rest; all pieces together are `processor.decode(tokens)`
+    piece = text.close()                 the rest; all pieces together are `decoder.decode(tokens)`
 
 Decoding is not additive: bytes join to characters, blanks before punctuation vanish, half-width punctuation beside
 Chinese characters becomes full-width. So the end of the text is held back while the next token may still change it.
