@@ -171,17 +171,17 @@ class Summary:
         """The pairs of the first draw: one of each sample, where counts need independent answers."""
         return [pair for pair in self.pairs if pair.candidate.draw == self.draws[0]]
 
-    @property
+    @cached_property
     def errors(self) -> int:
         """Samples without an answer in one of the arms."""
         return len({pair.sample for pair in self.all_pairs if pair.has_error})
 
-    @property
+    @cached_property
     def changed(self) -> int:
         """Samples whose answers differ, in some draw."""
         return len({pair.sample for pair in self.pairs if pair.is_changed})
 
-    @property
+    @cached_property
     def cut(self) -> tuple[int, int]:
         """How many (baseline, candidate) answers reached `max_new_tokens`, so that the model was stopped."""
         return sum(pair.baseline.is_cut for pair in self.pairs), sum(pair.candidate.is_cut for pair in self.pairs)
@@ -440,8 +440,11 @@ class Comparison:
         return self._by_arm(self.splits[self.main].first_draw)
 
     def _by_arm(self, pairs: Iterable[Pair]) -> dict[str, list[Prediction]]:
-        baseline, candidate = zip(*((pair.baseline, pair.candidate) for pair in pairs), strict=True)
-        return {self.baseline: list(baseline), self.candidate: list(candidate)}
+        pairs = list(pairs)
+        return {
+            self.baseline: [pair.baseline for pair in pairs],
+            self.candidate: [pair.candidate for pair in pairs],
+        }
 
     @cached_property
     def calibration(self) -> dict[str, dict[str, Any]]:
@@ -451,7 +454,7 @@ class Comparison:
         except DataError:
             return {}
 
-    @property
+    @cached_property
     def draws(self) -> DrawScores:
         """The main split's score in each draw alone by the primary metric, their mean and standard deviation.
 
