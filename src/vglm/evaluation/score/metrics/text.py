@@ -12,6 +12,7 @@ Scores of corpora (BLEU, chrF, CIDEr-D) take a list of references as one text: g
 
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, wraps
@@ -302,16 +303,25 @@ def _pairs(predictions: tuple[str, ...], references: tuple[str, ...]) -> _Pairs:
     return _Pairs(tuple(prediction for prediction, _ in numbers), tuple(reference for _, reference in numbers), index)
 
 
-def _split_all(tokens: Tokens, *several: Sequence[str]) -> list[list[Sequence[str]]]:
-    """The tokens of some lists of texts; equal texts share them."""
-    split = {text: tokens(text) for text in dict.fromkeys(chain.from_iterable(several))}
-    return [[split[text] for text in texts] for texts in several]
+def _split_pairs(
+    tokens: Tokens, predictions: tuple[str, ...], references: tuple[str, ...]
+) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
+    """The tokens of the answers and references of `_pairs`."""
+    pairs = _pairs(predictions, references)
+    hypotheses, truths = _split_all(tokens, predictions), _split_all(tokens, references)
+    return [hypotheses[text] for text in pairs.predictions], [truths[text] for text in pairs.references]
+
+
+@lru_cache(2)  # both arms have the same references
+def _split_all(tokens: Tokens, texts: tuple[str, ...]) -> dict[str, Sequence[str]]:
+    """Text -> its tokens; equal ones are one object, for there are few and each would take 76 bytes."""
+    return {text: list(map(sys.intern, tokens(text))) for text in dict.fromkeys(texts)}
 
 
 @lru_cache(4)  # sacrebleu's convention takes them again
 def _count_tokens(tokens: Tokens, predictions: tuple[str, ...], references: tuple[str, ...]) -> NDArray[np.int64]:
-    pairs = _pairs(predictions, references)
-    return count_shared(*_split_all(tokens, pairs.predictions, pairs.references), ORDERS)[pairs.index]
+    counts = count_shared(*_split_pairs(tokens, predictions, references), ORDERS)
+    return counts[_pairs(predictions, references).index]
 
 
 def bleu_statistic(sums: Rows) -> Rows:
@@ -432,10 +442,10 @@ def cider_d(
 
 
 def _cider_rows(records: Sequence[Prediction]) -> Rows:
-    pairs = _pairs(*_texts(records))
-    hypotheses, truths = _split_all(words, pairs.predictions, pairs.references)
-    scores = np.array(cider_d(hypotheses, truths, times=np.bincount(pairs.index)))
-    return np.stack([scores[pairs.index], np.ones(len(records))], axis=1)
+    texts = _texts(records)
+    index = _pairs(*texts).index
+    scores = np.array(cider_d(*_split_pairs(words, *texts), times=np.bincount(index)))
+    return np.stack([scores[index], np.ones(len(records))], axis=1)
 
 
 # --- METEOR ----------------------------------------------------------------------------------------------------------
@@ -482,8 +492,8 @@ def answer_length(prediction: str, reference: str) -> float:
 def length_ratio_rows(records: Sequence[Prediction]) -> Rows:
     """(characters of the answer, characters of the reference), without blanks, shape (n, 2)."""
     pairs = _pairs(*_texts(records))
-    hypotheses, truths = _split_all(characters, pairs.predictions, pairs.references)
-    return np.array([list(map(len, hypotheses)), list(map(len, truths))], dtype=np.float64).T[pairs.index]
+    lengths = [[len(characters(text)) for text in texts] for texts in (pairs.predictions, pairs.references)]
+    return np.array(lengths, dtype=np.float64).T[pairs.index]
 
 
 _TOKENS = f"nfkc|without blanks|case kept|not cut|{OWN}"
