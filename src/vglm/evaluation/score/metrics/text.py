@@ -287,12 +287,12 @@ class _Pairs(NamedTuple):
     Attributes:
         predictions: Their answers.
         references: Their references.
-        index: Which of them each sample has, shape (n,).
+        numbers: Which of them each sample has, shape (n,).
     """
 
     predictions: tuple[str, ...]
     references: tuple[str, ...]
-    index: NDArray[np.int64]
+    numbers: NDArray[np.int64]
 
 
 @lru_cache(2)  # one for each arm, for every metric
@@ -321,7 +321,7 @@ def _split_all(tokens: Tokens, texts: tuple[str, ...]) -> dict[str, Sequence[str
 @lru_cache(4)  # sacrebleu's convention takes them again
 def _count_tokens(tokens: Tokens, predictions: tuple[str, ...], references: tuple[str, ...]) -> NDArray[np.int64]:
     counts = count_shared(*_split_pairs(tokens, predictions, references), ORDERS)
-    return counts[_pairs(predictions, references).index]
+    return counts[_pairs(predictions, references).numbers]
 
 
 def bleu_statistic(sums: Rows) -> Rows:
@@ -369,7 +369,7 @@ def _count_characters(predictions: tuple[str, ...], references: tuple[str, ...])
     hypotheses, truths = (["".join(text.split()) for text in texts] for texts in pairs[:2])
     counts = count_shared(hypotheses, truths, CHRF_ORDERS)
     counts[..., 0] *= counts[..., 1] > 0
-    return counts[pairs.index]
+    return counts[pairs.numbers]
 
 
 def chrf_statistic(sums: Rows) -> Rows:
@@ -443,9 +443,9 @@ def cider_d(
 
 def _cider_rows(records: Sequence[Prediction]) -> Rows:
     texts = _texts(records)
-    index = _pairs(*texts).index
-    scores = np.array(cider_d(*_split_pairs(words, *texts), times=np.bincount(index)))
-    return np.stack([scores[index], np.ones(len(records))], axis=1)
+    numbers = _pairs(*texts).numbers
+    scores = np.array(cider_d(*_split_pairs(words, *texts), times=np.bincount(numbers)))
+    return np.stack([scores[numbers], np.ones(len(records))], axis=1)
 
 
 # --- METEOR ----------------------------------------------------------------------------------------------------------
@@ -493,7 +493,7 @@ def length_ratio_rows(records: Sequence[Prediction]) -> Rows:
     """(characters of the answer, characters of the reference), without blanks, shape (n, 2)."""
     pairs = _pairs(*_texts(records))
     lengths = [[len(characters(text)) for text in texts] for texts in (pairs.predictions, pairs.references)]
-    return np.array(lengths, dtype=np.float64).T[pairs.index]
+    return np.array(lengths, dtype=np.float64).T[pairs.numbers]
 
 
 _TOKENS = f"nfkc|without blanks|case kept|not cut|{OWN}"

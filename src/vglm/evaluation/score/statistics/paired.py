@@ -38,7 +38,7 @@ _WORTH_THREADS = 100_000
 """Random numbers from which several threads are faster than one: at 80,000 they took 13 ms and one 10, at 240,000
 they took 22 ms and one 29 (two cores, 2026-11-28)."""
 _AT_ONCE = 200_000
-"""Number of exchanges, half of those that are in memory at a time; an even number of rows wastes no random bits."""
+"""Half the number of exchanges in memory at a time: rows are taken in twos, so that no half of 64 bits is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,9 +328,9 @@ def _exchange(
 
 
 def _coins(generator: np.random.Generator, rows: int, count: int) -> NDArray[np.bool_]:
-    """What `integers(2, dtype=np.int32)` draws, in a third of the time: the highest bit of each half of 64 bits.
+    """What `integers(2, dtype=np.int32)` draws, in 0.6 of the time: the highest bit of each half of 64 random bits.
 
-    Of an odd number the last half is lost.
+    Of an odd number of draws the last half is lost.
     """
     halves = generator.integers(2**64, size=(rows * count + 1) // 2, dtype=np.uint64).astype("<u8", copy=False)
     return halves.view("<i4")[: rows * count].reshape(rows, count) < 0

@@ -11,7 +11,7 @@ from vglm.evaluation.score.statistics.basics import Statistic
 BLOCK = 2_000_000
 """Number of resampled clusters in memory at a time."""
 MAX_KEPT = 400_000_000
-"""Number kept for the next metric, in a byte each or two; more are drawn again."""
+"""Number kept for the next metric, in a byte each (two where one is drawn 256 times); more are drawn again."""
 
 _CACHED = 1 << 16
 """Number that a processor's cache holds while they are counted."""
