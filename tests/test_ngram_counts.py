@@ -8,8 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vglm.evaluation.predictions import Prediction
 from vglm.evaluation.score.metrics import text
-from vglm.evaluation.score.metrics.text import as_words, contains, count_shared, simplify
+from vglm.evaluation.score.metrics.text import (
+    BLEU_ZH,
+    CHRF,
+    CIDER_D,
+    LENGTH_RATIO,
+    as_words,
+    cider_d,
+    contains,
+    count_shared,
+    simplify,
+    words,
+)
 
 TEXTS = st.lists(st.text("ab 一二", max_size=12), min_size=1, max_size=7)
 
@@ -41,6 +53,16 @@ def test_ngrams_of_a_large_vocabulary_are_told_apart() -> None:
     others = [row[50:250] + row[:20] for row in rows]
     expected = [shared_by_counters(*pair, 6) for pair in zip(rows, others, strict=True)]
     assert count_shared(rows, others, 6).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.text("ab 一二", max_size=6), st.text("ab 一二", max_size=6)), min_size=1, max_size=9))
+def test_equal_pairs_are_counted_once_and_score_as_each_alone(pairs: list[tuple[str, str]]) -> None:
+    records = [Prediction.of_texts(*pair) for pair in pairs * 2]
+    for metric in (BLEU_ZH, CHRF, LENGTH_RATIO):
+        alone = [metric.rows([record])[0].tolist() for record in records]
+        assert metric.rows(records).tolist() == alone
+    hypotheses, references = ([words(text) for text in texts] for texts in zip(*pairs * 2, strict=True))
+    assert CIDER_D.rows(records)[:, 0].tolist() == cider_d(hypotheses, references)
 
 
 @given(st.text("ab. '一二é3", max_size=14), st.text("ab. '一二é3", min_size=1, max_size=4))

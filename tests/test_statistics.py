@@ -32,10 +32,14 @@ from vglm.evaluation.score.statistics import (
     gross_forgetting,
     holm,
     mcnemar_test,
+    mean_of_sums,
     non_inferiority,
     over_seeds,
+    paired,
     paired_proportion_interval,
     randomisation_test,
+    resample,
+    resampling,
     single_scores,
     student_quantile,
     wilson_interval,
@@ -273,6 +277,26 @@ def test_randomisation_takes_all_exchanges_where_they_are_few() -> None:
         expected - float(np.mean(np.abs(np.abs(signs @ steps) - abs(steps.sum())) < 1e-12)) / 2
     )
     assert randomisation_test(before, before) == randomisation_test(before, before, is_mid=True) == 1.0
+
+
+@pytest.mark.parametrize("count", [12, 35])
+def test_exchanges_are_those_of_the_seed_in_any_number_of_blocks(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """An odd number of draws of an odd number of groups, a few of them at a time."""
+    scores = np.random.default_rng(2).normal(0.3, 1, (2, count))
+    observed = abs(float(np.sum(scores[1] - scores[0])))
+    signs = 1 - 2 * np.random.default_rng(5).integers(2, size=(333, count), dtype=np.int32)
+    extreme = int(np.sum(np.abs(signs @ (scores[1] - scores[0])) >= observed - 1e-9))
+    monkeypatch.setattr(paired, "_AT_ONCE", 3 * count)
+    assert randomisation_test(*scores, resamples=333, seed=5) == (extreme + 1) / 334
+
+
+@pytest.mark.parametrize("values", [3, 40])  # drawn row by row where few differ, else group by group
+def test_resamples_are_those_of_the_seed_in_any_number_of_blocks(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+    rows = np.stack([np.arange(40.0) % values, np.ones(40)], axis=1)
+    whole = resample(rows, mean_of_sums, 101, 4)
+    monkeypatch.setattr(resampling, "BLOCK", 130)
+    monkeypatch.setattr(resampling, "MAX_KEPT", 0)  # and not those kept
+    assert resample(rows, mean_of_sums, 101, 4) == pytest.approx(whole, rel=1e-12)
 
 
 def test_randomisation_of_right_and_wrong_is_mcnemar() -> None:

@@ -494,6 +494,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 _NAMES = frozenset(item.name for item in fields(Prediction))
 _NEEDED = _NAMES - {"meta", "draw", "likelihoods", "finish", "tokens"}  # which older files have not
+_TEXT_OR_NULL = str | None  # made once, not at every field
 
 
 def _parse(values: Any) -> Prediction:
@@ -511,7 +512,7 @@ def _parse(values: Any) -> Prediction:
         if not isinstance(values[name], str):
             raise ValueError(f"{name} must be text, found {type(values[name]).__name__}")
     for name in ("kind", "image", "image_sha256", "error", "finish"):
-        if not isinstance(values.get(name), str | None):
+        if not isinstance(values.get(name), _TEXT_OR_NULL):
             raise ValueError(f"{name} must be text or null, found {type(values[name]).__name__}")
     if values["language"] not in LANGUAGES:
         raise ValueError(f"language must be zh or en, found {values['language']!r}")

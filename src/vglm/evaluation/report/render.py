@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -133,7 +134,7 @@ class _Report:
         self.sections = [Section.load(name) for name in sections.SECTIONS]
         self._shown: dict[Section, Any] = {}
 
-    @property
+    @cached_property
     def lines(self) -> list[Line]:
         """The sentences of all sections, notes last."""
         lines = [line for section in self.sections for line in section.lines(self.scored)]

@@ -171,17 +171,17 @@ class Summary:
         """The pairs of the first draw: one of each sample, where counts need independent answers."""
         return [pair for pair in self.pairs if pair.candidate.draw == self.draws[0]]
 
-    @property
+    @cached_property
     def errors(self) -> int:
         """Samples without an answer in one of the arms."""
         return len({pair.sample for pair in self.all_pairs if pair.has_error})
 
-    @property
+    @cached_property
     def changed(self) -> int:
         """Samples whose answers differ, in some draw."""
         return len({pair.sample for pair in self.pairs if pair.is_changed})
 
-    @property
+    @cached_property
     def cut(self) -> tuple[int, int]:
         """How many (baseline, candidate) answers reached `max_new_tokens`, so that the model was stopped."""
         return sum(pair.baseline.is_cut for pair in self.pairs), sum(pair.candidate.is_cut for pair in self.pairs)
@@ -189,11 +189,11 @@ class Summary:
     @cached_property
     def scores(self) -> dict[str, tuple[float, float]]:
         """Metric name -> mean (baseline, candidate), 0.0 to 1.0."""
-        means: dict[str, tuple[float, float]] = {}
-        for metric in METRICS:
-            columns = list(zip(*(pair.scores[metric.name] for pair in self.pairs), strict=True))
-            means[metric.name] = (fmean(columns[0]), fmean(columns[1]))
-        return means
+        columns = {metric.name: [pair.scores[metric.name] for pair in self.pairs] for metric in METRICS}
+        return {
+            name: (fmean(before for before, _ in scores), fmean(after for _, after in scores))
+            for name, scores in columns.items()
+        }
 
     def points(self, metric: str = EXACT_MATCH.name) -> float:
         """Candidate minus baseline, in points (hundredths)."""
@@ -203,8 +203,7 @@ class Summary:
     @cached_property
     def right(self) -> tuple[float, float]:
         """Share of (baseline, candidate) answers that are right by the decisive metric."""
-        before, after = zip(*(pair.right for pair in self.pairs), strict=True)
-        return fmean(before), fmean(after)
+        return fmean(pair.right[0] for pair in self.pairs), fmean(pair.right[1] for pair in self.pairs)
 
     def flips(self, was_right: bool, is_right: bool) -> list[Pair]:
         """The pairs that went from `was_right` in the baseline to `is_right` in the candidate."""
@@ -219,7 +218,7 @@ class Summary:
     def forgetting(self) -> GrossForgetting:
         """How many samples' answers were right and are wrong, and the reverse; of several draws the first."""
         pairs = self.first_draw
-        before, after = zip(*(pair.right for pair in pairs), strict=True)
+        before, after = [pair.right[0] for pair in pairs], [pair.right[1] for pair in pairs]
         return gross_forgetting(before, after, groups=[(pair.candidate.split, pair.candidate.group) for pair in pairs])
 
     @cached_property
@@ -440,8 +439,11 @@ class Comparison:
         return self._by_arm(self.splits[self.main].first_draw)
 
     def _by_arm(self, pairs: Iterable[Pair]) -> dict[str, list[Prediction]]:
-        baseline, candidate = zip(*((pair.baseline, pair.candidate) for pair in pairs), strict=True)
-        return {self.baseline: list(baseline), self.candidate: list(candidate)}
+        pairs = list(pairs)
+        return {
+            self.baseline: [pair.baseline for pair in pairs],
+            self.candidate: [pair.candidate for pair in pairs],
+        }
 
     @cached_property
     def calibration(self) -> dict[str, dict[str, Any]]:
@@ -451,7 +453,7 @@ class Comparison:
         except DataError:
             return {}
 
-    @property
+    @cached_property
     def draws(self) -> DrawScores:
         """The main split's score in each draw alone by the primary metric, their mean and standard deviation.
 

@@ -12,6 +12,7 @@ Scores of corpora (BLEU, chrF, CIDEr-D) take a list of references as one text: g
 
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, wraps
@@ -38,7 +39,7 @@ def _best_of_references(score: Callable[[str, str], float]) -> Callable[[str, st
     An answer that is that list itself, as a model says that has learned to write lists, is right too.
     """
 
-    @lru_cache(2**16)  # every slice takes it again
+    @lru_cache(2**18)  # every slice takes it again
     @wraps(score)
     def best(prediction: str, reference: str) -> float:
         right = [reference] if prediction.strip() == reference.strip() else reference_answers(reference)
@@ -280,14 +281,47 @@ def _texts(records: Sequence[Prediction]) -> tuple[tuple[str, ...], tuple[str, .
     return tuple(record.prediction for record in records), tuple(record.reference for record in records)
 
 
+class _Pairs(NamedTuple):
+    """The different pairs of answer and reference; many samples have the same, right ones above all.
+
+    Attributes:
+        predictions: Their answers.
+        references: Their references.
+        numbers: Which of them each sample has, shape (n,).
+    """
+
+    predictions: tuple[str, ...]
+    references: tuple[str, ...]
+    numbers: NDArray[np.int64]
+
+
+@lru_cache(2)  # one for each arm, for every metric
+def _pairs(predictions: tuple[str, ...], references: tuple[str, ...]) -> _Pairs:
+    numbers: dict[tuple[str, str], int] = {}
+    pairs = zip(predictions, references, strict=True)
+    index = np.fromiter((numbers.setdefault(pair, len(numbers)) for pair in pairs), np.int64, len(predictions))
+    return _Pairs(tuple(prediction for prediction, _ in numbers), tuple(reference for _, reference in numbers), index)
+
+
+def _split_pairs(
+    tokens: Tokens, predictions: tuple[str, ...], references: tuple[str, ...]
+) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
+    """The tokens of the answers and references of `_pairs`."""
+    pairs = _pairs(predictions, references)
+    hypotheses, truths = _split_all(tokens, predictions), _split_all(tokens, references)
+    return [hypotheses[text] for text in pairs.predictions], [truths[text] for text in pairs.references]
+
+
 @lru_cache(2)  # both arms have the same references
-def _split_all(tokens: Tokens, texts: tuple[str, ...]) -> list[Sequence[str]]:
-    return list(map(tokens, texts))
+def _split_all(tokens: Tokens, texts: tuple[str, ...]) -> dict[str, Sequence[str]]:
+    """Text -> its tokens; equal ones are one object, for there are few and each would take 76 bytes."""
+    return {text: list(map(sys.intern, tokens(text))) for text in dict.fromkeys(texts)}
 
 
 @lru_cache(4)  # sacrebleu's convention takes them again
 def _count_tokens(tokens: Tokens, predictions: tuple[str, ...], references: tuple[str, ...]) -> NDArray[np.int64]:
-    return count_shared(_split_all(tokens, predictions), _split_all(tokens, references), ORDERS)
+    counts = count_shared(*_split_pairs(tokens, predictions, references), ORDERS)
+    return counts[_pairs(predictions, references).numbers]
 
 
 def bleu_statistic(sums: Rows) -> Rows:
@@ -331,10 +365,11 @@ def chrf_rows(records: Sequence[Prediction]) -> Rows:
 
 @lru_cache(4)  # as above
 def _count_characters(predictions: tuple[str, ...], references: tuple[str, ...]) -> NDArray[np.int64]:
-    hypotheses, truths = (["".join(text.split()) for text in texts] for texts in (predictions, references))
+    pairs = _pairs(predictions, references)
+    hypotheses, truths = (["".join(text.split()) for text in texts] for texts in pairs[:2])
     counts = count_shared(hypotheses, truths, CHRF_ORDERS)
     counts[..., 0] *= counts[..., 1] > 0
-    return counts
+    return counts[pairs.numbers]
 
 
 def chrf_statistic(sums: Rows) -> Rows:
@@ -357,7 +392,10 @@ def chrf_statistic(sums: Rows) -> Rows:
 
 
 def cider_d(
-    predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]], sigma: float = 6.0
+    predictions: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    sigma: float = 6.0,
+    times: NDArray[np.int64] | None = None,
 ) -> list[float]:
     """CIDEr-D of tokenised answers, each with one reference.
 
@@ -369,6 +407,7 @@ def cider_d(
         predictions: The answers' tokens.
         references: The references' tokens; they are the corpus of the document frequencies.
         sigma: Of the length penalty, in tokens.
+        times: How many samples of the corpus each answer and its reference stand for, shape (n,); None for one.
 
     Returns:
         A score per answer, 0.0 to 10.0.
@@ -377,16 +416,17 @@ def cider_d(
     tylin/coco-caption:pycocoevalcap/cider/cider_scorer.py computes, its length being the number of 2-grams.
     """
     count = len(references)
+    times = np.ones(count, np.int64) if times is None else times
     lengths = np.array([list(map(len, predictions)), list(map(len, references))])
     pairs = np.maximum(lengths - 1, 0)  # 2-grams
     cosines = np.zeros(count)
     for ngrams in _ngrams([*predictions, *references], ORDERS):
         numbers, codes = np.unique(ngrams.codes, return_inverse=True)
-        keys, times = np.unique(ngrams.texts * len(numbers) + codes, return_counts=True)
+        keys, repeats = np.unique(ngrams.texts * len(numbers) + codes, return_counts=True)
         texts, codes = np.divmod(keys, max(len(numbers), 1))
         is_true = texts >= count
-        frequency = np.bincount(codes[is_true], minlength=len(numbers))
-        weights = times * (math.log(max(count, 1)) - np.log(np.maximum(frequency, 1)))[codes]
+        frequency = np.bincount(codes[is_true], times[texts[is_true] - count], len(numbers))
+        weights = repeats * (math.log(max(times.sum(), 1)) - np.log(np.maximum(frequency, 1)))[codes]
         squares = np.bincount(texts, weights**2, 2 * count)
         first, second = np.flatnonzero(~is_true), np.flatnonzero(is_true)
         sought = (texts[first] + count) * len(numbers) + codes[first]  # the same n-gram of the reference
@@ -402,8 +442,10 @@ def cider_d(
 
 
 def _cider_rows(records: Sequence[Prediction]) -> Rows:
-    hypotheses, truths = (_split_all(words, texts) for texts in _texts(records))
-    return np.stack([np.array(cider_d(hypotheses, truths)), np.ones(len(records))], axis=1)
+    texts = _texts(records)
+    numbers = _pairs(*texts).numbers
+    scores = np.array(cider_d(*_split_pairs(words, *texts), times=np.bincount(numbers)))
+    return np.stack([scores[numbers], np.ones(len(records))], axis=1)
 
 
 # --- METEOR ----------------------------------------------------------------------------------------------------------
@@ -449,9 +491,9 @@ def answer_length(prediction: str, reference: str) -> float:
 
 def length_ratio_rows(records: Sequence[Prediction]) -> Rows:
     """(characters of the answer, characters of the reference), without blanks, shape (n, 2)."""
-    return np.array(
-        [[len(characters(record.prediction)), len(characters(record.reference))] for record in records], dtype=float
-    )
+    pairs = _pairs(*_texts(records))
+    lengths = [[len(characters(text)) for text in texts] for texts in (pairs.predictions, pairs.references)]
+    return np.array(lengths, dtype=np.float64).T[pairs.numbers]
 
 
 _TOKENS = f"nfkc|without blanks|case kept|not cut|{OWN}"

@@ -10,8 +10,8 @@ from vglm.evaluation.score.statistics.basics import Statistic
 
 BLOCK = 2_000_000
 """Number of resampled clusters in memory at a time."""
-MAX_KEPT = 100_000_000
-"""Number kept for the next metric, in a byte each or two; more are drawn again."""
+MAX_KEPT = 400_000_000
+"""Number kept for the next metric, in a byte each (two where one is drawn 256 times); more are drawn again."""
 
 _CACHED = 1 << 16
 """Number that a processor's cache holds while they are counted."""
@@ -32,8 +32,10 @@ def resample(clusters: NDArray[np.float64], statistic: Statistic, resamples: int
     count = len(clusters)
     distinct, times = np.unique(clusters, axis=0, return_counts=True)
     if 4 * len(distinct) <= count:  # right/wrong scores, mostly: how often each row is drawn says all
-        drawn = np.random.default_rng(seed).multinomial(count, times / count, size=resamples)
-        return np.atleast_1d(statistic(drawn @ distinct))
+        generator, shares, step = np.random.default_rng(seed), times / count, max(1, BLOCK // len(distinct))
+        sizes = (min(step, resamples - start) for start in range(0, resamples, step))
+        sums = [generator.multinomial(count, shares, size=size) @ distinct for size in sizes]
+        return np.atleast_1d(statistic(np.concatenate(sums)))
     blocks = (_kept_draws if resamples * count <= MAX_KEPT else _draw_clusters)(count, resamples, seed)
     return np.concatenate([np.atleast_1d(statistic(times @ clusters)) for times in blocks])
 

@@ -20,7 +20,7 @@ Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 def show(scored: Scored) -> Mapping[str, Any] | None:
     """A row for each split and arm; None where no endings were recorded and no answer is missing."""
-    counts = _counts(scored)
+    counts = scored.once(_counts)
     is_known = any(ends[end] for arms in counts.values() for ends in arms.values() for end in ENDS[:-1])
     return {"ends": _table(counts), "costs": _costs_table(scored)} if is_known else None
 
@@ -31,7 +31,7 @@ def lines(scored: Scored) -> list[Line]:
         Line(
             say("empty_answers", split=split_title(split), arm=arm(label), n=ends["empty"], total=_total(ends)), "worse"
         )
-        for split, arms in _counts(scored).items()
+        for split, arms in scored.once(_counts).items()
         for label, ends in arms.items()
         if ends["empty"]
     ]
@@ -39,7 +39,7 @@ def lines(scored: Scored) -> list[Line]:
 
 def record(scored: Scored) -> Mapping[str, Any]:
     """The counts."""
-    return {"finishes": _counts(scored), "costs": _costs(scored)}
+    return {"finishes": scored.once(_counts), "costs": _costs(scored)}
 
 
 def _costs(scored: Scored) -> dict[str, dict[str, float | None]]:

@@ -67,7 +67,7 @@ def verdict(scored: Scored) -> Text:
     if scored.evaluation.purpose == "tuning":
         parts += [*_not_seeing(scored), *_but_forgot(scored.comparison)]
     parts += [*_rule(scored), *_not_evaluated(scored.comparison)]
-    ratio = length_ratios(scored.comparison.splits[scored.comparison.main])[1]
+    ratio = scored.once(_length_ratios)[scored.comparison.main][1]
     if scored.comparison.verdict.metric.rewards_naming and ratio > LONG:
         parts.append(say("long_verdict", ratio=ratio))
     if scored.evaluation.stamps:
@@ -154,12 +154,15 @@ def _cut(scored: Scored, split: str) -> list[Text]:
     return [text]
 
 
-def length_ratios(part: Summary) -> tuple[float, float]:
-    """How many times as long as the references the (baseline, candidate) answers are, in characters on average."""
-    reference_length = max(sum(len(pair.candidate.reference.strip()) for pair in part.pairs), 1)
-    arms = zip(*((pair.baseline.prediction, pair.candidate.prediction) for pair in part.pairs), strict=True)
-    before, after = (sum(len(answer.strip()) for answer in arm) / reference_length for arm in arms)
-    return before, after
+def _length_ratios(scored: Scored) -> dict[str, tuple[float, float]]:
+    """Split -> how many times as long as the references the (baseline, candidate) answers are, in characters."""
+    ratios = {}
+    for split, part in scored.comparison.splits.items():
+        reference = max(sum(len(pair.candidate.reference.strip()) for pair in part.pairs), 1)
+        before = sum(len(pair.baseline.prediction.strip()) for pair in part.pairs)
+        after = sum(len(pair.candidate.prediction.strip()) for pair in part.pairs)
+        ratios[split] = before / reference, after / reference
+    return ratios
 
 
 def _long(scored: Scored, split: str) -> list[Text]:
@@ -169,7 +172,7 @@ def _long(scored: Scored, split: str) -> list[Text]:
     labels = (comparison.baseline, comparison.candidate)
     return [
         say("long", split=fmt.split_title(split), arm=fmt.arm(label), ratio=ratio, metrics=join(named))
-        for label, ratio in zip(labels, length_ratios(part), strict=True)
+        for label, ratio in zip(labels, scored.once(_length_ratios)[split], strict=True)
         if named and ratio > LONG
     ]
 
