@@ -138,9 +138,9 @@ class TrainingSequences(SampleSequence):
             for number in np.flatnonzero(sizes > max_length).tolist():
                 sample = samples[number]
                 cut(number, sample.turns, sample.image is not None, sample.language)
-            owners.extend(range(len(sizes)))
-            ends.extend([1] * len(sizes))
-            lengths.extend(np.minimum(sizes, max_length).tolist())
+            for column, values in ((owners, np.arange(len(sizes))), (ends, np.ones(len(sizes)))):
+                column.frombytes(values.astype(np.int32).tobytes())
+            lengths.frombytes(np.minimum(sizes, max_length).astype(np.int32).tobytes())
         rows = _dialogues(samples) if sizes is None else ()
         for number, (turns, has_image, language) in enumerate(
             tqdm(rows, total=len(samples), desc="measuring dialogues", unit="sample", delay=2)

@@ -32,7 +32,7 @@ from vglm.errors import CacheError, DataError
 from vglm.files import whole_file
 from vglm.text.prompt import Language
 
-_BATCH_ROWS = 512
+_BATCH_ROWS = 2048
 _PICTURE = ("image", "offset", "size")
 _SCHEMA = pa.schema(
     [
@@ -102,7 +102,7 @@ class SampleTable(Sequence[Sample]):
         return _samples(self.rows(_SCHEMA.names, indices))
 
     def rows(self, names: Sequence[str], indices: np.ndarray | None = None) -> Iterator[pa.RecordBatch]:
-        """Some columns as Arrow's arrays, some hundred rows at a time.
+        """Some columns as Arrow's arrays, some thousand rows at a time.
 
         Args:
             names: Columns of the file.
@@ -226,35 +226,36 @@ def rows_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[pa.Reco
     return None
 
 
-def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[tuple[list[Any], ...]] | None:
-    """Some columns of samples that lie in a table, some hundred rows at a time; None of samples that do not.
+def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[list[list[Any]]] | None:
+    """Some columns of samples that lie in a table, some thousand rows at a time; None of samples that do not."""
+    rows = rows_of(samples, names)
+    return None if rows is None else ([batch.column(name).to_pylist() for name in names] for batch in rows)
 
-    Args:
-        samples: Of a table or a part of one.
-        names: Columns of the file, with `meta` parsed; `picture` is the name of a picture, file or slice.
+
+def encoded(column: pa.Array) -> tuple[list[Any], np.ndarray]:
+    """The values of a column, each once and in the order in which they come, and of each row the number of its value.
+
+    Returns:
+        The values, and shape (n,), int32.
     """
-    needed = [part for name in names for part in (_PICTURE if name == "picture" else (name,))]
-    rows = rows_of(samples, list(dict.fromkeys(needed)))
-    return None if rows is None else (tuple(_values(batch, name) for name in names) for batch in rows)
+    dictionary = column.dictionary_encode("encode")
+    return dictionary.dictionary.to_pylist(), dictionary.indices.to_numpy()
 
 
-def _values(rows: pa.RecordBatch, name: str) -> list[Any]:
-    if name == "picture":
-        return picture_names(rows)
-    column = rows.column(name)
-    return parsed(column) if name == "meta" else column.to_pylist()
+def encoded_pictures(rows: pa.RecordBatch) -> tuple[list[str | None], np.ndarray]:
+    """The same of the names of pictures, by the columns `image`, `offset` and `size`."""
+    offsets = rows.column("offset")
+    if offsets.null_count == len(offsets):
+        return encoded(rows.column("image"))
+    pieces = zip(*(rows.column(name).to_pylist() for name in _PICTURE), strict=True)
+    names = [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in pieces]
+    return names, np.arange(len(names), dtype=np.int32)
 
 
-def parsed(metas: pa.StringArray) -> list[dict[str, Any]]:
-    """The column `meta` as dictionaries."""
-    return list(map(_parsed, metas.to_pylist()))
-
-
-def last_of(texts: pa.ListArray) -> list[str]:
+def last_of(texts: pa.ListArray) -> pa.StringArray:
     """The last text of each row of the column `questions` or `answers`."""
     ends = texts.offsets.to_numpy()[1:] - texts.offsets[0].as_py()
-    last: list[str] = texts.flatten().take(pa.array(ends - 1)).to_pylist()
-    return last
+    return texts.flatten().take(pa.array(ends - 1))
 
 
 def _samples(batches: Iterable[pa.RecordBatch]) -> Iterator[Sample]:
@@ -294,18 +295,8 @@ def first_of_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
             row += 1
 
 
-def picture_names(rows: pa.RecordBatch) -> list[str | None]:
-    """The names of pictures, by the columns `image`, `offset` and `size`."""
-    images = rows.column("image").to_pylist()
-    offsets = rows.column("offset")
-    if offsets.null_count == len(offsets):
-        return list(images)
-    pieces = zip(images, offsets.to_pylist(), rows.column("size").to_pylist(), strict=True)
-    return [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in pieces]
-
-
 def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
-    """Write samples to a file as they come, holding a few hundred in memory.
+    """Write samples to a file as they come, holding some thousand in memory.
 
     Args:
         path: The file; appears when it is whole, in place of any file of that name.
@@ -407,8 +398,9 @@ def _sample(
     )
     turns = tuple(map(Turn, questions, answers))
     shown = None if window is None else Window.recorded(json.loads(window), id)
-    return Sample(id, group, picture, turns, language, _parsed(meta), shown)
+    return Sample(id, group, picture, turns, language, parsed(meta), shown)
 
 
-def _parsed(meta: str) -> dict[str, Any]:
+def parsed(meta: str) -> dict[str, Any]:
+    """The metadata of a sample, of the column `meta`."""
     return {} if meta == "{}" else dict(json.loads(meta))
