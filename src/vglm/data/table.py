@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -310,41 +310,61 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
             Nothing is left behind then.
         CacheError: The file cannot be written.
     """
-    iterator = iter(samples)
     with (
         whole_file(path, error=CacheError) as partial,
         pa.OSFile(os.fspath(partial), "wb") as sink,
         pa.ipc.new_file(sink, _SCHEMA) as writer,
     ):
-        here = os.getcwd()
-        while batch := list(islice(iterator, _BATCH_ROWS)):
-            writer.write_batch(_batch(batch, here))
+        rows = _Rows()
+        for sample in samples:
+            rows.append(sample)
+            if len(rows) == _BATCH_ROWS:
+                writer.write_batch(rows.batch())
+                rows = _Rows()
+        if len(rows):
+            writer.write_batch(rows.batch())
     return SampleTable(path)
 
 
-def _batch(samples: Sequence[Sample], working_directory: str) -> pa.RecordBatch:
-    """The columns of the schema, of some samples."""
-    pieces = [sample.image if isinstance(sample.image, ImageSlice) else None for sample in samples]
-    turns = [turn for sample in samples for turn in sample.turns]
-    ends = np.cumsum([0, *(len(sample.turns) for sample in samples)])
-    columns = {
-        "id": [sample.id for sample in samples],
-        "group": [sample.group for sample in samples],
-        "image": [_file_of(sample, working_directory) for sample in samples],
-        "offset": [piece and piece.offset for piece in pieces],
-        "size": [piece and piece.size for piece in pieces],
-        "base64": [piece and piece.is_base64 for piece in pieces],
-        "questions": _lists(ends, [turn.question for turn in turns]),
-        "answers": _lists(ends, [turn.answer for turn in turns]),
-        "language": [sample.language for sample in samples],
-        "meta": [_written(sample) if sample.meta else "{}" for sample in samples],
-        "window": [sample.window and json.dumps(sample.window.record()) for sample in samples],
-    }
-    return pa.record_batch([pa.array(columns[field.name], field.type) for field in _SCHEMA], _SCHEMA)
+class _Rows:
+    """Rows of a batch to be, as columns: the samples themselves take more memory and are not held."""
 
+    def __init__(self) -> None:
+        self._working_directory = os.getcwd()
+        self._columns: tuple[list[Any], ...] = tuple([] for _ in _SCHEMA)
+        self._ends = [0]
 
-def _lists(ends: np.ndarray, texts: Sequence[str]) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(texts, pa.string()))
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, sample: Sample) -> None:
+        """Add a sample's row."""
+        ids, groups, files, offsets, sizes, are_base64, questions, answers, languages, metas, windows = self._columns
+        files.append(_file_of(sample, self._working_directory))
+        piece = sample.image if isinstance(sample.image, ImageSlice) else None
+        offsets.append(piece and piece.offset)
+        sizes.append(piece and piece.size)
+        are_base64.append(piece and piece.is_base64)
+        metas.append(_written(sample) if sample.meta else "{}")
+        windows.append(sample.window and json.dumps(sample.window.record()))
+        ids.append(sample.id)
+        groups.append(sample.group)
+        languages.append(sample.language)
+        for turn in sample.turns:
+            questions.append(turn.question)
+            answers.append(turn.answer)
+        self._ends.append(len(answers))
+
+    def batch(self) -> pa.RecordBatch:
+        """The columns of the schema."""
+        ends = pa.array(self._ends, pa.int32())
+        arrays = [
+            pa.ListArray.from_arrays(ends, pa.array(values, pa.string()))
+            if pa.types.is_list(field.type)
+            else pa.array(values, field.type)
+            for values, field in zip(self._columns, _SCHEMA, strict=True)
+        ]
+        return pa.record_batch(arrays, _SCHEMA)
 
 
 def _file_of(sample: Sample, working_directory: str) -> str | None:
