@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vglm.data.arrow_arrays import number_array, numbers_of
 from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
 from vglm.data.table import encoded, encoded_pictures, last_of, parsed, rows_of
@@ -179,8 +180,7 @@ def combine(*codes: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def _ranks(numbers: NDArray[np.int64]) -> NDArray[np.int32]:
-    ranks: NDArray[np.int32] = pa.array(numbers).dictionary_encode().indices.to_numpy()
-    return ranks
+    return numbers_of(number_array(numbers).dictionary_encode().indices)
 
 
 def first_rows(codes: NDArray[np.int32]) -> NDArray[np.int64]:

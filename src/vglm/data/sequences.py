@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from vglm.data.arrow_arrays import numbers_of
 from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.data.table import columns_of, rows_of
 from vglm.errors import ConfigError, DataError
@@ -201,11 +202,11 @@ def _bytes_of_single_turns(samples: Sequence[Sample]) -> NDArray[np.int64] | Non
     for rows in stored:
         sums.append(np.zeros(len(rows), np.int64))
         for turns in rows.columns:
-            if (np.diff(turns.offsets) != 1).any():
+            if (np.diff(numbers_of(turns.offsets)) != 1).any():
                 return None
             texts = turns.flatten()
-            sizes = pc.binary_length(texts).to_numpy().astype(np.int64)
-            for index in np.flatnonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).tolist():
+            sizes = numbers_of(pc.binary_length(texts)).astype(np.int64)
+            for index in pc.indices_nonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).to_pylist():
                 sizes[index] = _most_tokens(texts[index].as_py())
             sums[-1] += sizes
     return np.concatenate(sums)

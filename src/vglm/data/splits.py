@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vglm.caching import remembered
+from vglm.data.arrow_arrays import number_array, numbers_of, text_array, text_scalar
 from vglm.data.division import SPLITS, shot_order, split_by_group
 from vglm.data.grouping import find_strata, merge_groups
 from vglm.data.hashing import hash_file
@@ -503,14 +504,16 @@ def _line(
 def _lines(rows: pa.RecordBatch) -> pa.Buffer:
     """What `_line` makes of some rows of a table, one after the other in UTF-8."""
     questions, answers = rows.column("questions"), rows.column("answers")
-    pairs = pc.binary_join_element_wise(questions.flatten(), answers.flatten(), "\x1e")
-    starts = pa.array(questions.offsets.to_numpy() - questions.offsets[0].as_py(), pa.int32())
-    turns = pc.binary_join(pa.ListArray.from_arrays(starts, pairs), "\x1f")
+    pairs = pc.binary_join_element_wise(questions.flatten(), answers.flatten(), text_scalar("\x1e"))
+    offsets = numbers_of(questions.offsets)
+    turns = pc.binary_join(pa.ListArray.from_arrays(number_array(offsets - offsets[0]), pairs), text_scalar("\x1f"))
     pictures, codes = encoded_pictures(rows)
-    names = pa.array(map(_base_name, pictures), pa.string()).take(pa.array(codes))
-    is_english = pc.if_else(pc.equal(rows.column("language"), "en"), "True", "False")
-    whole = pc.binary_join_element_wise(rows.column("id"), rows.column("group"), names, is_english, turns, "\0")
-    lines = pc.binary_join_element_wise(whole, "", "\n")
+    names = text_array(map(_base_name, pictures)).take(number_array(codes))
+    is_english = pc.equal(rows.column("language"), text_scalar("en"))
+    languages = pc.if_else(is_english, text_scalar("True"), text_scalar("False"))
+    columns = (rows.column("id"), rows.column("group"), names, languages, turns)
+    whole = pc.binary_join_element_wise(*columns, text_scalar("\0"))
+    lines = pc.binary_join_element_wise(whole, text_scalar(""), text_scalar("\n"))
     return lines.buffers()[2]
 
 

@@ -25,6 +25,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
+from vglm.data.arrow_arrays import number_array, numbers_of, text_array
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import Window
@@ -125,7 +126,7 @@ class SampleTable(Sequence[Sample]):
         reader = pa.ipc.open_file(self._file, options=options)
         for start, end in pairwise((*starts.tolist(), len(indices))):
             batch = self._batch(reader, int(numbers[start]))
-            yield batch.take(pa.array(indices[start:end] % _BATCH_ROWS))
+            yield batch.take(number_array(indices[start:end] % _BATCH_ROWS))
 
     def _scattered(self, reader: pa.RecordBatchFileReader, indices: np.ndarray) -> Iterator[pa.RecordBatch]:
         """Rows from all over the file."""
@@ -175,7 +176,7 @@ class Selection(Sequence[Sample]):
         self.samples = samples
         self.indices = np.asarray(indices, dtype=np.int64)
         # Arrow's text column takes a tenth of a list's memory, and is copied to workers in one piece
-        self._groups = None if groups is None else pa.array(groups, pa.string())
+        self._groups = None if groups is None else text_array(groups)
 
     @property
     def groups(self) -> list[str] | None:
@@ -239,7 +240,7 @@ def encoded(column: pa.Array) -> tuple[list[Any], np.ndarray]:
         The values, and shape (n,), int32.
     """
     dictionary = column.dictionary_encode("encode")
-    return dictionary.dictionary.to_pylist(), dictionary.indices.to_numpy()
+    return dictionary.dictionary.to_pylist(), numbers_of(dictionary.indices)
 
 
 def encoded_pictures(rows: pa.RecordBatch) -> tuple[list[str | None], np.ndarray]:
@@ -254,8 +255,8 @@ def encoded_pictures(rows: pa.RecordBatch) -> tuple[list[str | None], np.ndarray
 
 def last_of(texts: pa.ListArray) -> pa.StringArray:
     """The last text of each row of the column `questions` or `answers`."""
-    ends = texts.offsets.to_numpy()[1:] - texts.offsets[0].as_py()
-    return texts.flatten().take(pa.array(ends - 1))
+    offsets = numbers_of(texts.offsets)
+    return texts.flatten().take(number_array(offsets[1:] - offsets[0] - 1))
 
 
 def _samples(batches: Iterable[pa.RecordBatch]) -> Iterator[Sample]:
@@ -357,14 +358,18 @@ class _Rows:
 
     def batch(self) -> pa.RecordBatch:
         """The columns of the schema."""
-        ends = pa.array(self._ends, pa.int32())
-        arrays = [
-            pa.ListArray.from_arrays(ends, pa.array(values, pa.string()))
-            if pa.types.is_list(field.type)
-            else pa.array(values, field.type)
-            for values, field in zip(self._columns, _SCHEMA, strict=True)
-        ]
-        return pa.record_batch(arrays, _SCHEMA)
+        ends = number_array(np.array(self._ends, np.int32))
+        columns = zip(self._columns, _SCHEMA, strict=True)
+        return pa.record_batch([_array(values, field.type, ends) for values, field in columns], _SCHEMA)
+
+
+def _array(values: list[Any], kind: pa.DataType, ends: pa.Int32Array) -> pa.Array:
+    """A column of the schema; of texts in lists with the end of each list."""
+    if pa.types.is_list(kind):
+        return pa.ListArray.from_arrays(ends, text_array(values))
+    if pa.types.is_string(kind):
+        return text_array(values)
+    return pa.nulls(len(values), kind) if values.count(None) == len(values) else pa.array(values, kind)
 
 
 def _file_of(sample: Sample, working_directory: str) -> str | None:
