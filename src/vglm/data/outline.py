@@ -47,6 +47,11 @@ class Names(Sequence[str]):
 
     def extend(self, names: Iterable[str]) -> None:
         """Add several."""
+        if isinstance(names, Names):
+            ends = np.frombuffer(names._ends, np.int64)[1:] + len(self._bytes)
+            self._ends.frombytes(ends.tobytes())
+            self._bytes += names._bytes
+            return
         encoded = [name.encode("utf-8", "surrogatepass") for name in names]
         self._ends.extend(islice(accumulate(map(len, encoded), initial=len(self._bytes)), 1, None))
         self._bytes += b"".join(encoded)

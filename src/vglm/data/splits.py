@@ -416,7 +416,7 @@ def _is_listed(samples: Sequence[Sample]) -> bool:
 def _outline(samples: Sequence[Sample]) -> Outline:
     """The columns that show leakage; of a mixture those of its parts, and none of samples made on demand."""
     parts: Sequence[Sequence[Sample]] = getattr(samples, "parts", [samples])
-    return Outline.joined([Outline(), *(Outline.of_pictures(part) for part in parts if _is_listed(part))])
+    return Outline.joined([Outline.of_pictures(part) for part in parts if _is_listed(part)])
 
 
 _RowsByContent = Mapping[str, NDArray[np.intp]]
