@@ -31,7 +31,7 @@ VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?<=000\d{5}_)\d{3}|(
 _ROWS_SHOWN = 5
 
 
-def find_groups(outline: Outline, rule: str | None = None) -> tuple[Sequence[str], str]:
+def find_groups(outline: Outline, rule: str | None = None) -> tuple[Column[str], str]:
     """Decide what must not be divided: by the rule given, else by what the file or the pictures' names say.
 
     Args:
@@ -60,7 +60,8 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[Sequence[str
         return outline.groups, "as the file says"
     assert rule is not None
     if rule == "picture":
-        return [picture or id for id, picture in zip(outline.ids, outline.pictures, strict=True)], "each picture"
+        pictures = zip(outline.ids, outline.pictures, strict=True)
+        return Column(picture or id for id, picture in pictures), "each picture"
     if "(" in rule:
         try:
             pattern = re.compile(rule)
@@ -72,8 +73,8 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[Sequence[str
             )
         matches = [pattern.search(stem(outline, row)) for row in range(len(outline))]
         if not all(matches):  # then folders count too
-            named = zip(outline.ids, outline.pictures, strict=True)
-            whole = [pattern.search(id if path is None else os.path.splitext(path)[0]) for id, path in named]
+            paths = zip(outline.ids, outline.pictures, strict=True)
+            whole = [pattern.search(id if path is None else os.path.splitext(path)[0]) for id, path in paths]
             matches = whole if sum(map(bool, whole)) > sum(map(bool, matches)) else matches
         _refuse_rows(
             outline,
@@ -81,12 +82,13 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[Sequence[str
             f"a picture name that matches {rule}",
             lambda row: repr(stem(outline, row)),
         )
-        return [str(match.group(1)) for match in matches if match is not None], f"the pictures' names by {rule}"
+        found = (str(match.group(1)) for match in matches if match is not None)
+        return Column(found), f"the pictures' names by {rule}"
     column = outline.fields[rule]
-    names = column.map(group_name)
-    bad = np.flatnonzero(names.where(lambda name: name is None)).tolist()
+    named = column.map(group_name)
+    bad = np.flatnonzero(named.where(lambda name: name is None)).tolist()
     _refuse_rows(outline, bad, f"a field {rule!r}", lambda row: f"{column[row]!r}")
-    return names.map(str), f"the field {rule!r}"
+    return named.map(str), f"the field {rule!r}"
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def find_strata(outline: Outline, rule: str | None = None) -> tuple[Sequence[str
         if len(classes) <= CLASSES_AT_MOST and 2 * len(classes) <= len(outline):
             rule = "answer"
         else:
-            rule = "kind" if any(outline.fields["kind"].values) else "none"
+            rule = "kind" if any(outline.fields.get("kind", Column()).values) else "none"
     if rule == "none":
         return None, "nothing"
     if rule == "answer":
@@ -245,6 +247,24 @@ def merge_groups(groups: Sequence[Name], *shared: Sequence[Hashable | None]) -> 
                 parents[root(group)] = root(owners.setdefault(thing, group))
     names: dict[Name, Name] = {}
     return [names.setdefault(root(group), group) for group in groups]
+
+
+def merge_by_picture(groups: Column[str], pictures: Column[str | None], contents: Mapping[str, str]) -> Column[str]:
+    """Join groups that show the same picture.
+
+    Args:
+        groups: The group of each row.
+        pictures: The name of each row's picture.
+        contents: Name of a picture -> hash of its content; of one without, the name counts.
+
+    Returns:
+        As `merge_groups`.
+    """
+    shown = pictures.map(lambda picture: picture and contents.get(picture, picture))
+    kinds = combine(groups.codes, shown.codes)
+    firsts = first_rows(kinds).tolist()
+    merged = merge_groups([groups[row] for row in firsts], [shown[row] for row in firsts])
+    return Column.numbered(merged, kinds)
 
 
 def _studies(outline: Outline) -> Column[str] | None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vglm.config.components import recorded
 from vglm.data.division import SPLITS, ByGroup, Pool
-from vglm.data.grouping import find_groups, find_strata, merge_groups
+from vglm.data.grouping import find_groups, find_strata, merge_by_picture
 from vglm.data.hashing import hash_file
 from vglm.data.image_checks import check_images
 from vglm.data.outline import Outline
@@ -185,7 +185,7 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
     plan = {"group": group_source, "left_out": dict(reader.left_out)}
     if division.is_by_group:
         contents = {str(image): digest for image, digest in image_hashes.items()}
-        groups = merge_groups(groups, main.pictures.map(lambda picture: picture and contents.get(picture, picture)))
+        groups = merge_by_picture(groups, main.pictures, contents)
         plan["spread"] = stratum_source
     used = {name: digest for source in sources for name, digest in reader.hashes(source).items()}
     for image in image_hashes:

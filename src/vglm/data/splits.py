@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from vglm.caching import remembered
 from vglm.data.arrow_arrays import number_array, numbers_of, text_array, text_scalar
 from vglm.data.division import SPLITS, shot_order, split_by_group
-from vglm.data.grouping import find_strata, merge_groups
+from vglm.data.grouping import find_strata, merge_by_picture
 from vglm.data.hashing import hash_file
 from vglm.data.look_alikes import Scope, find_copies, search_scope
 from vglm.data.outline import Column, Outline, own_groups, picture_name
@@ -312,7 +312,7 @@ class Splits:
             )
         outline = Outline.of(self.train, "kind")
         contents = {str(image): digest for image, digest in self.image_hashes.items()}
-        groups = merge_groups(outline.groups, [name and contents.get(name, name) for name in outline.pictures])
+        groups = merge_by_picture(outline.groups, outline.pictures, contents)
         shares = {"train": 1 - share, "validation": share}
         rows = split_by_group(groups, shares, strata=find_strata(outline)[0], seed=seed)
         held_out = {"samples": len(rows["validation"]), "of": len(self.train), "seed": seed}
