@@ -82,8 +82,8 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[Column[str],
             f"a picture name that matches {rule}",
             lambda row: repr(stem(outline, row)),
         )
-        found = (str(match.group(1)) for match in matches if match is not None)
-        return Column(found), f"the pictures' names by {rule}"
+        names = Column(str(match.group(1)) for match in matches if match is not None)
+        return names, f"the pictures' names by {rule}"
     column = outline.fields[rule]
     named = column.map(group_name)
     bad = np.flatnonzero(named.where(lambda name: name is None)).tolist()

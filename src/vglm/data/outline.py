@@ -52,9 +52,9 @@ class Names(Sequence[str]):
             self._ends.frombytes(ends.tobytes())
             self._bytes += names._bytes
             return
-        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
-        self._ends.extend(islice(accumulate(map(len, encoded), initial=len(self._bytes)), 1, None))
-        self._bytes += b"".join(encoded)
+        pieces = [name.encode("utf-8", "surrogatepass") for name in names]
+        self._ends.extend(islice(accumulate(map(len, pieces), initial=len(self._bytes)), 1, None))
+        self._bytes += b"".join(pieces)
 
     def join(self, column: pa.StringArray) -> None:
         """Add the texts of a column without nulls."""
@@ -218,7 +218,7 @@ class Outline:
 
     @classmethod
     def of(cls, samples: Iterable[Sample], *fields: str, every_answer: bool = False) -> "Outline":
-        """Read the columns off some samples, with these fields."""
+        """Read the columns off some samples, with these fields, and perhaps with answers however different they are."""
         outline = cls(fields={name: Column() for name in fields})
         stored = rows_of(samples, ("id", "group", "image", "offset", "size", "answers", "meta"))
         if stored is None:
