@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vglm.data.arrow_arrays import number_array, numbers_of
 from vglm.data.ids import Id, ids_in
 from vglm.data.sample import Sample
 from vglm.data.table import encoded, encoded_pictures, last_of, parsed, rows_of
@@ -185,7 +184,15 @@ def combine(*codes: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def _ranks(numbers: NDArray[np.int64]) -> NDArray[np.int32]:
-    return numbers_of(number_array(numbers).dictionary_encode().indices)
+    """The rank of each number from 0 on by where it occurs first."""
+    if numbers.max(initial=0) > 2 * len(numbers):
+        numbers = np.unique(numbers, return_inverse=True)[1]
+    first = np.full(int(numbers.max(initial=-1)) + 1, -1)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]
+    occurring = np.flatnonzero(first >= 0)
+    ranks = np.zeros(len(first), np.int32)
+    ranks[occurring[np.argsort(first[occurring])]] = np.arange(len(occurring))
+    return ranks[numbers]
 
 
 def first_rows(codes: NDArray[np.int32]) -> NDArray[np.int64]:

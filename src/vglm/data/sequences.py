@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -198,6 +197,8 @@ def _bytes_of_single_turns(samples: Sequence[Sample]) -> NDArray[np.int64] | Non
     """The bytes of question and answer of samples that lie in a table, shape (n,); None where one has several turns."""
     if (stored := rows_of(samples, ("questions", "answers"))) is None:
         return None
+    import pyarrow.compute as pc  # which takes time to load, and is for tables alone
+
     sums = [np.zeros(0, np.int64)]
     for rows in stored:
         sums.append(np.zeros(len(rows), np.int64))

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vglm.caching import remembered
@@ -503,6 +502,8 @@ def _line(
 
 def _lines(rows: pa.RecordBatch) -> pa.Buffer:
     """What `_line` makes of some rows of a table, one after the other in UTF-8."""
+    import pyarrow.compute as pc  # which takes time to load, and is for tables alone
+
     questions, answers = rows.column("questions"), rows.column("answers")
     pairs = pc.binary_join_element_wise(questions.flatten(), answers.flatten(), text_scalar("\x1e"))
     offsets = numbers_of(questions.offsets)
