@@ -363,11 +363,9 @@ def test_an_expression_sees_the_folders_where_the_names_do_not_match() -> None:
 
 
 def test_a_field_that_is_named_has_one_form_too() -> None:
-    rows = Outline(ids=["a", "b"], groups=["a", "b"], pictures=[None, None], fields={"p": [7.0, " 7"]})
-    assert find_groups(rows, "p")[0] == ["7", "7"]
-    rows.fields["p"][0] = math.nan
+    assert find_groups(Outline.of([sample("a", p=7.0), sample("b", p=" 7")], "p"), "p")[0] == ["7", "7"]
     with pytest.raises(DataError, match=r"1 of 2 have none"):
-        find_groups(rows, "p")
+        find_groups(Outline.of([sample("a", p=math.nan), sample("b", p=" 7")], "p"), "p")
 
 
 @given(

@@ -69,15 +69,15 @@ def test_columns_say_what_the_samples_say(
 
 
 def test_a_long_table_is_reached_anywhere(tmp_path: Path) -> None:
-    expected = list(numbered(1300))  # more than two batches
+    expected = list(numbered(5000))  # more than two batches
     table = write_table(tmp_path / "t.arrow", iter(expected))
-    assert [table[index] for index in (0, 511, 512, 1299, -1, -1300)] == [
-        expected[index] for index in (0, 511, 512, 1299, -1, -1300)
+    assert [table[index] for index in (0, 2047, 2048, 4999, -1, -5000)] == [
+        expected[index] for index in (0, 2047, 2048, 4999, -1, -5000)
     ]
-    for index in (1300, -1301):
+    for index in (5000, -5001):
         with pytest.raises(IndexError):
             table[index]
-    assert list(table[500:600:7]) == expected[500:600:7]
+    assert list(table[2000:2100:7]) == expected[2000:2100:7]
     assert list(table.at(table[::-1].indices)) == expected[::-1]
 
 
@@ -105,10 +105,10 @@ def test_workers_map_the_same_file(tmp_path: Path) -> None:
 
 def test_a_table_is_whole_or_not_there(tmp_path: Path) -> None:
     def broken() -> Iterator[Sample]:
-        yield from numbered(600)
-        raise DataError("row 601 is bad")
+        yield from numbered(2100)
+        raise DataError("row 2101 is bad")
 
-    with pytest.raises(DataError, match="row 601"):
+    with pytest.raises(DataError, match="row 2101"):
         write_table(tmp_path / "t.arrow", broken())
     picture = Sample("x#1", "g", Image.new("RGB", (1, 1)), (Turn("?", "!"),))
     with pytest.raises(DataError, match="x#1: a picture in memory cannot be put into a table"):
@@ -129,14 +129,14 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
 
 def test_damage_in_the_middle_is_refused_where_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.arrow"
-    write_table(path, numbered(1500))  # three batches
+    write_table(path, numbered(5000))  # three batches
     content = path.read_bytes()
-    second = content.index(b"\xff\xff\xff\xff", content.index(b"x#511"))  # where its description begins
+    second = content.index(b"\xff\xff\xff\xff", content.index(b"x#2047"))  # where its description begins
     path.write_bytes(content[:second] + b"\0" * 64 + content[second + 64 :])
     table = SampleTable(path)
-    shuffled = np.arange(1500).reshape(3, -1).T.ravel()
+    shuffled = np.arange(5000).reshape(4, -1).T.ravel()
     assert table[0].id == "x#0"
-    for read in (lambda: table[600], lambda: list(table), lambda: list(table.at(shuffled)), lambda: list(table[3:])):
+    for read in (lambda: table[2100], lambda: list(table), lambda: list(table.at(shuffled)), lambda: list(table[3:])):
         with pytest.raises(DataError, match=r"t\.arrow cannot be read.*Delete it"):
             read()
 

@@ -163,7 +163,7 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").touch()
     (tmp_path / ".checkpoint-1.0a1b.partial").mkdir()
     (tmp_path / ".checkpoint-1.0a1b.partial" / "trainer_state.json").touch()
-    with open_run(tmp_path, {"config.yaml": "a: 1\n", "splits.json": {"a": 1}}, resume=True):
+    with open_run(tmp_path, {"config.yaml": "a: 1\n", "splits.json": lambda: {"a": 1}}, resume=True):
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {"checkpoint-3", ".gitignore", ".lock", "config.yaml", "splits.json"}
 

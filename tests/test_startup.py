@@ -75,10 +75,17 @@ def test_the_doctor_needs_no_model(few_shot_folder: Path, tmp_path: Path) -> Non
 def test_training_evaluation_and_reports_load_what_they_use(few_shot_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     data = ["dataset=fewshot_background", f"dataset.path={few_shot_folder}", f"output_dir={run}"]
-    small = ["trainer=debug", "trainer.max_steps=1", "trainer.use_cpu=true"]
-    small += ["checkpoint_selection.score_checkpoints=false"]
-    modules = _imported(str(repo_root() / "train.py"), *data, *small, folder=tmp_path)
+    short = ["trainer=debug", "trainer.max_steps=1", "trainer.use_cpu=true"]
+    short += ["checkpoint_selection.score_checkpoints=false"]
+    modules = _imported(str(repo_root() / "train.py"), *data, *short, folder=tmp_path)
     assert {"peft.peft_model", "transformers.trainer_pt_utils", "bitsandbytes.nn"} <= modules
+    assert not modules & COMPILER
+
+    many = tmp_path / "many.jsonl"  # long enough for a table
+    many.write_text("".join(f'{{"question": "q{row}", "answer": "a{row}"}}\n' for row in range(2100)))
+    own = ["dataset=own", f"dataset.path={many}", f"output_dir={tmp_path / 'other'}"]
+    modules = _imported(str(repo_root() / "train.py"), *own, *short, folder=tmp_path)
+    assert "pyarrow" in modules
     assert not modules & COMPILER
 
     small = ["max_new_tokens=2", "image_use=false", "baselines=false", "shots_in_context=0", "splits=[train]"]

@@ -97,7 +97,13 @@ def write_bytes(path: Path, content: bytes, *, error: type[WorkbenchError] = Wor
 
 def write_json(path: Path, value: Any, *, error: type[WorkbenchError] = WorkbenchError) -> None:
     """Write a value as indented JSON, characters beyond ASCII as they are; see `write_text`."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n", error=error)
+    pieces = json.JSONEncoder(ensure_ascii=False, indent=2).iterencode(value)
+    with (
+        whole_file(path, error=error) as partial,
+        partial.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
+    ):
+        file.writelines(pieces)
+        file.write("\n")
 
 
 def write_json_lines(path: Path, rows: Iterable[Any], *, error: type[WorkbenchError] = WorkbenchError) -> None:

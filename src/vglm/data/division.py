@@ -48,7 +48,7 @@ class Pool:
 
     def groups_of(self, rows: Sequence[int]) -> list[str]:
         """The groups of some rows."""
-        return [self.groups[row] for row in rows]
+        return list(map(self.groups.__getitem__, rows))
 
     def strata_of(self, rows: Sequence[int]) -> list[str] | None:
         """The strata of some rows."""

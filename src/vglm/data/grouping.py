@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from vglm.data.ids import Id, folder_ids, group_name
-from vglm.data.outline import Outline, is_own_group, stem
+from vglm.data.outline import CLASSES_AT_MOST, Column, Outline, combine, first_rows, own_groups, stem
 from vglm.errors import ConfigError, DataError
 
 Name = TypeVar("Name", bound=Hashable)
@@ -28,11 +28,10 @@ INFERRED_SHARE = 0.9
 # One view of a study: OpenI's 2_1 and CXR2384_IM-0942-1001, Kaggle's 1_IM-0001-4001.dcm, NIH's 00000013_005;
 # not IMG_2031 or train_003.
 VIEW_OF_STUDY = re.compile(r"([A-Za-z]{0,4}\d+)_(?:\d{1,2}|(?<=000\d{5}_)\d{3}|(?:\d+_)?IM-.*)")
-_CLASSES_AT_MOST = 200
 _ROWS_SHOWN = 5
 
 
-def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], str]:
+def find_groups(outline: Outline, rule: str | None = None) -> tuple[Column[str], str]:
     """Decide what must not be divided: by the rule given, else by what the file or the pictures' names say.
 
     Args:
@@ -58,10 +57,11 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
             return ids.groups, ids.source
         if rule is None and (studies := _studies(outline)) is not None:
             return studies, "inferred from the pictures' names: the part before _"
-        return list(outline.groups), "as the file says"
+        return outline.groups, "as the file says"
     assert rule is not None
     if rule == "picture":
-        return [picture or id for id, picture in zip(outline.ids, outline.pictures, strict=True)], "each picture"
+        pictures = zip(outline.ids, outline.pictures, strict=True)
+        return Column(picture or id for id, picture in pictures), "each picture"
     if "(" in rule:
         try:
             pattern = re.compile(rule)
@@ -73,8 +73,8 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
             )
         matches = [pattern.search(stem(outline, row)) for row in range(len(outline))]
         if not all(matches):  # then folders count too
-            named = zip(outline.ids, outline.pictures, strict=True)
-            whole = [pattern.search(id if path is None else os.path.splitext(path)[0]) for id, path in named]
+            paths = zip(outline.ids, outline.pictures, strict=True)
+            whole = [pattern.search(id if path is None else os.path.splitext(path)[0]) for id, path in paths]
             matches = whole if sum(map(bool, whole)) > sum(map(bool, matches)) else matches
         _refuse_rows(
             outline,
@@ -82,12 +82,13 @@ def find_groups(outline: Outline, rule: str | None = None) -> tuple[list[str], s
             f"a picture name that matches {rule}",
             lambda row: repr(stem(outline, row)),
         )
-        return [str(match.group(1)) for match in matches if match is not None], f"the pictures' names by {rule}"
+        names = Column(str(match.group(1)) for match in matches if match is not None)
+        return names, f"the pictures' names by {rule}"
     column = outline.fields[rule]
-    names = [group_name(value) for value in column]
-    bad = [row for row, value in enumerate(names) if value is None]
+    named = column.map(group_name)
+    bad = np.flatnonzero(named.where(lambda name: name is None)).tolist()
     _refuse_rows(outline, bad, f"a field {rule!r}", lambda row: f"{column[row]!r}")
-    return [str(value) for value in names], f"the field {rule!r}"
+    return named.map(str), f"the field {rule!r}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class FoundIds:
         first: The id of the first such row's sample.
     """
 
-    groups: list[str]
+    groups: Column[str]
     source: str
     without: list[int]
     first: str = ""
@@ -126,32 +127,38 @@ def find_ids(outline: Outline) -> FoundIds | None:
     Returns:
         The groups; None where no row has an id of a patient or study.
     """
-    folders = {picture.rpartition("/")[0] for picture in outline.pictures if picture is not None}
+    folders = {picture.rpartition("/")[0] for picture in outline.pictures.values if picture is not None}
     root = os.path.commonpath(folders) if len(set(map(os.path.isabs, folders))) == 1 else ""
-    ids: list[tuple[Id, ...]] = []
-    for row, meta_ids in enumerate(outline.meta_ids):
-        picture, group = outline.pictures[row], outline.groups[row]
+    own = own_groups(outline)
+    kinds = combine(outline.meta_ids.codes, outline.pictures.codes, outline.groups.codes, own)
+    firsts = first_rows(kinds).tolist()
+    ids: list[tuple[Id, ...]] = []  # of each kind of row
+    for row in firsts:
+        meta_ids, picture, group = outline.meta_ids[row], outline.pictures[row], outline.groups[row]
         row_ids = meta_ids if picture is None else _row_ids(meta_ids, picture, root)
-        is_free = not row_ids or any(group == id.name for id in row_ids) or is_own_group(outline, row)
+        is_free = not row_ids or any(group == id.name for id in row_ids) or own[row]
         ids.append(row_ids if is_free else (Id(-1, "", group),))
-    tops = {row_ids[0].rank: row_ids[0] for row_ids in ids if row_ids}  # one of each kind
+    lasts = len(kinds) - 1 - first_rows(kinds[::-1])
+    tops = {ids[kind][0].rank: ids[kind][0] for kind in np.argsort(lasts).tolist() if ids[kind]}  # one of each rank
     used = [id for rank, id in tops.items() if rank >= 0]
     widest = min((id.scope for id in used), default=2)
     if widest == 2:
         return None
-    groups = list(outline.groups)
-    without: list[int] = []
     if len(tops) == 1 and all(ids):
-        return FoundIds([row_ids[0].name for row_ids in ids], used[0].source, [])
+        return FoundIds(Column.numbered([row_ids[0].name for row_ids in ids], kinds), used[0].source, [])
     owners = _owners(ids)
-    for row, row_ids in enumerate(ids):
+    names: list[str | None] = []
+    is_without: list[bool] = []
+    for row, row_ids in zip(firsts, ids, strict=True):
         top = _resolve(row_ids, owners)
-        if top is None or (top.rank >= 0 and top.scope > widest):
-            without.append(row)
+        is_without.append(top is None or (top.rank >= 0 and top.scope > widest))
         if top is not None and top.rank >= 0:
-            groups[row] = top.name if top.scope == widest else f"{top.source} {top.name}"
-        elif top is None and row_ids:
-            groups[row] = outline.ids[row]  # what it names is of several patients
+            names.append(top.name if top.scope == widest else f"{top.source} {top.name}")
+        else:  # what a row names that is of several patients holds nothing together
+            names.append(None if top is None and row_ids else outline.groups[row])
+    named = Column.numbered(names, kinds)
+    groups = Column(id if group is None else group for group, id in zip(named, outline.ids, strict=True))
+    without = np.flatnonzero(np.array(is_without)[kinds]).tolist()
     sources = dict.fromkeys(id.source for id in sorted(used) if id.scope == widest)
     return FoundIds(groups, " and ".join(sources), without, outline.ids[without[0]] if without else "")
 
@@ -183,7 +190,7 @@ def _resolve(ids: tuple[Id, ...], owners: Mapping[tuple[int, str], set[Id]]) -> 
     return None
 
 
-def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | None, str]:
+def find_strata(outline: Outline, rule: str | None = None) -> tuple[Sequence[str] | None, str]:
     """Decide what to spread evenly over the splits.
 
     Args:
@@ -199,21 +206,20 @@ def find_strata(outline: Outline, rule: str | None = None) -> tuple[list[str] | 
         DataError: No row has the field.
     """
     if rule is None:
-        classes = np.unique(outline.answers)
-        if len(classes) <= _CLASSES_AT_MOST and 2 * len(classes) <= len(outline):
+        classes = set(outline.answers.values)
+        if len(classes) <= CLASSES_AT_MOST and 2 * len(classes) <= len(outline):
             rule = "answer"
         else:
-            rule = "kind" if any(outline.fields.get("kind", ())) else "none"
+            rule = "kind" if any(outline.fields.get("kind", Column()).values) else "none"
     if rule == "none":
         return None, "nothing"
     if rule == "answer":
-        named = {answer: f"{answer:016x}" for answer in set(outline.answers)}
-        return [named[answer] for answer in outline.answers], "the answer"
-    if all(value is None for value in outline.fields[rule]):
+        return outline.answers.map(lambda answer: f"{answer:016x}"), "the answer"
+    if all(value is None for value in outline.fields[rule].values):
         raise DataError(
             f"dataset.division.stratify: no row has a field {rule!r}. Name one that rows have, or answer, or none."
         )
-    return [str(value) for value in outline.fields[rule]], f"the field {rule!r}"
+    return outline.fields[rule].map(str), f"the field {rule!r}"
 
 
 def merge_groups(groups: Sequence[Name], *shared: Sequence[Hashable | None]) -> list[Name]:
@@ -243,16 +249,34 @@ def merge_groups(groups: Sequence[Name], *shared: Sequence[Hashable | None]) -> 
     return [names.setdefault(root(group), group) for group in groups]
 
 
-def _studies(outline: Outline) -> list[str] | None:
+def merge_by_picture(groups: Column[str], pictures: Column[str | None], contents: Mapping[str, str]) -> Column[str]:
+    """Join groups that show the same picture.
+
+    Args:
+        groups: The group of each row.
+        pictures: The name of each row's picture.
+        contents: Name of a picture -> hash of its content; of one without, the name counts.
+
+    Returns:
+        As `merge_groups`.
+    """
+    shown = pictures.map(lambda picture: picture and contents.get(picture, picture))
+    kinds = combine(groups.codes, shown.codes)
+    firsts = first_rows(kinds).tolist()
+    merged = merge_groups([groups[row] for row in firsts], [shown[row] for row in firsts])
+    return Column.numbered(merged, kinds)
+
+
+def _studies(outline: Outline) -> Column[str] | None:
     """The study of each row by its picture's name, or None where the reader knew better or the names are others."""
-    pictured = sum(picture is not None for picture in outline.pictures)
-    rows = (row for row, picture in enumerate(outline.pictures) if picture is not None)
-    if not pictured or not all(is_own_group(outline, row) for row in rows):
+    has_picture = outline.pictures.where(lambda picture: picture is not None)
+    if not has_picture.any() or not own_groups(outline)[has_picture].all():
         return None
-    studies = [None if picture is None else _study_in(picture) for picture in outline.pictures]
-    if sum(study is not None for study in studies) < INFERRED_SHARE * pictured:
+    studies = outline.pictures.map(lambda picture: None if picture is None else _study_in(picture))
+    has_study = studies.where(lambda study: study is not None)
+    if has_study.sum() < INFERRED_SHARE * has_picture.sum():
         return None
-    return [group if study is None else study for group, study in zip(outline.groups, studies, strict=True)]
+    return Column(group if study is None else study for group, study in zip(outline.groups, studies, strict=True))
 
 
 @lru_cache(4096)

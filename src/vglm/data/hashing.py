@@ -51,10 +51,10 @@ def hash_names(folder: Path) -> str:
 def hash_reading_code() -> str:
     """A hash of the code that turns files into samples, so that a table made by an older reader is not used."""
     import vglm.data.readers
-    from vglm.data import dicom, images, sample, table, windowing
+    from vglm.data import arrow_arrays, dicom, images, sample, table, windowing
 
     readers = Path(inspect.getfile(vglm.data.readers)).parent
-    modules = [Path(inspect.getfile(module)) for module in (table, sample, images, dicom, windowing)]
+    modules = [Path(inspect.getfile(module)) for module in (arrow_arrays, table, sample, images, dicom, windowing)]
     return hashlib.sha256(
         b"\0".join(file.read_bytes() for file in [*sorted(readers.glob("*.py")), *modules])
     ).hexdigest()

@@ -19,7 +19,7 @@ from vglm.caching import remembered_arrays
 from vglm.data.hashing import describe_decoder
 from vglm.data.images import check_image_header, decoding_threads, image_sha256
 from vglm.data.look_alikes import thumbnail
-from vglm.data.outline import Outline
+from vglm.data.outline import Outline, first_rows
 from vglm.data.problems import report_bad_rows
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
@@ -57,13 +57,14 @@ def check_images(
     Raises:
         DataError: Pictures cannot be opened; all of the first such file are in one message.
     """
-    distinct = dict.fromkeys(chain.from_iterable(outline.pictures for outline in outlines.values()))
+    distinct = dict.fromkeys(chain.from_iterable(outline.pictures.values for outline in outlines.values()))
     distinct.pop(None, None)
     step = 1 if len(distinct) <= DECODED_AT_START else -(-len(distinct) // HEADERS_AT_START)
     chosen = set(islice(distinct, 0, None, step))
     samples: dict[str, Sample] = {}
     for name, outline in outlines.items():
-        for row, picture in enumerate(outline.pictures):
+        firsts = first_rows(outline.pictures.codes).tolist()
+        for row, picture in zip(firsts, outline.pictures.values, strict=True):
             if picture in chosen and picture is not None:
                 samples[picture] = sources[name][row]
                 chosen.discard(picture)
@@ -74,7 +75,7 @@ def check_images(
         for picture, sample in tqdm(samples.items(), desc="checking images", unit="image", delay=2):
             if isinstance(sample.image, Path | ImageSlice):
                 _note_fault(faults, picture, check_image_header, sample.image)
-    for name, outline in outlines.items():
+    for name, outline in outlines.items() if faults else ():
         _report_faults(root / name, outline, faults)
     hashes = {image: digest for image, (digest, _) in decoded.items()}
     return hashes, {image: small for image, (_, small) in decoded.items()}

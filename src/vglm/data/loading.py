@@ -11,6 +11,8 @@ data.plan["group"]              # "inferred from the pictures' names: the part b
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from vglm.config.components import recorded
 from vglm.data.division import SPLITS, ByGroup, Pool
-from vglm.data.grouping import find_groups, find_strata, merge_groups
+from vglm.data.grouping import find_groups, find_strata, merge_by_picture
 from vglm.data.hashing import hash_file
 from vglm.data.image_checks import check_images
 from vglm.data.outline import Outline
@@ -148,15 +150,22 @@ class _Data:
         else:
             return []
         groups = self.pool.groups_of(rows)
-        is_regrouped = any(group != self.outline.groups[row] for group, row in zip(groups, rows, strict=True))
+        is_regrouped = self.pool.groups is not self.outline.groups and any(
+            group != self.outline.groups[row] for group, row in zip(groups, rows, strict=True)
+        )
         if isinstance(source, list):
             samples = [source[row - start] for row in rows]
             if not is_regrouped:
                 return samples
             return [replace(sample, group=group) for sample, group in zip(samples, groups, strict=True)]
-        if len(rows) == len(source) and list(rows) == list(range(start, start + len(source))) and not is_regrouped:
+        if not is_regrouped and _are_all(rows, start, len(source)):
             return source
         return Selection(source, [row - start for row in rows], groups if is_regrouped else None)
+
+
+def _are_all(rows: Sequence[int], start: int, count: int) -> bool:
+    """Whether these are all rows from one on, in order."""
+    return len(rows) == count and all(map(eq, rows, range(start, start + count)))
 
 
 def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -> _Data:
@@ -164,7 +173,10 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
     sources = {name: reader.read(name) for name in dict.fromkeys(files.values())}
     rules = {rule for rule in (division.group, division.stratify) if rule is not None}
     fields = {"split", "kind", *(rules - {"answer", "none", "reader", "picture"})}
-    outlines = {name: Outline.of(samples, *fields) for name, samples in sources.items()}
+    outlines = {
+        name: Outline.of(samples, *fields, every_answer=division.stratify == "answer")
+        for name, samples in sources.items()
+    }
     image_hashes, thumbnails = check_images(reader.root, sources, outlines)
     divided = {name: outline for name, outline in outlines.items() if name != files.get("retention")}
     main, everything = (Outline.joined(list(some.values()), fields) for some in (divided, outlines))
@@ -173,7 +185,7 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
     plan = {"group": group_source, "left_out": dict(reader.left_out)}
     if division.is_by_group:
         contents = {str(image): digest for image, digest in image_hashes.items()}
-        groups = merge_groups(groups, [picture and contents.get(picture, picture) for picture in main.pictures])
+        groups = merge_by_picture(groups, main.pictures, contents)
         plan["spread"] = stratum_source
     used = {name: digest for source in sources for name, digest in reader.hashes(source).items()}
     for image in image_hashes:
@@ -181,7 +193,7 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
             used[Path(os.path.relpath(image, reader.root)).as_posix()] = hash_file(image)
     pool = Pool(
         ids=everything.ids,
-        groups=groups + everything.groups[len(groups) :],
+        groups=everything.groups if groups is everything.groups else [*groups, *everything.groups[len(groups) :]],
         strata=strata,
         predefined=_predefined_splits(reader.root, files, outlines),
         undivided=range(len(main)),
@@ -252,16 +264,17 @@ def _predefined_splits(
         return rows_of_split
     name = files["all"]
     named = outlines[name].fields["split"]
-    nameless = [outlines[name].ids[row] for row, split in enumerate(named) if split not in SPLITS]
+    nameless = np.flatnonzero(~named.where(lambda split: split in SPLITS))
     if len(nameless) == len(named):
         return rows_of_split
-    if nameless:
+    if len(nameless):
+        first = outlines[name].ids[int(nameless[0])]
         raise DataError(
-            f"{root / name}: {len(nameless)} of {len(named)} rows do not say which split they are in (first:"
-            f" {nameless[0]}), and the others do. Give each of them one of {', '.join(SPLITS)}, or none to any."
+            f"{root / name}: {len(nameless)} of {len(named)} rows do not say which split they are in (first: {first}),"
+            f" and the others do. Give each of them one of {', '.join(SPLITS)}, or none to any."
         )
     for split in SPLITS:
-        rows = [starts[name] + row for row, named_split in enumerate(named) if named_split == split]
-        if rows:
-            rows_of_split[split] = rows
+        rows = np.flatnonzero(named.where(partial(eq, split)))
+        if len(rows):
+            rows_of_split[split] = (starts[name] + rows).tolist()
     return rows_of_split

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from vglm.data.arrow_arrays import numbers_of
 from vglm.data.sample import Sample, SampleSequence, Turn
 from vglm.data.table import columns_of, rows_of
 from vglm.errors import ConfigError, DataError
@@ -138,9 +138,9 @@ class TrainingSequences(SampleSequence):
             for number in np.flatnonzero(sizes > max_length).tolist():
                 sample = samples[number]
                 cut(number, sample.turns, sample.image is not None, sample.language)
-            owners.extend(range(len(sizes)))
-            ends.extend([1] * len(sizes))
-            lengths.extend(np.minimum(sizes, max_length).tolist())
+            for column, values in ((owners, np.arange(len(sizes))), (ends, np.ones(len(sizes)))):
+                column.frombytes(values.astype(np.int32).tobytes())
+            lengths.frombytes(np.minimum(sizes, max_length).astype(np.int32).tobytes())
         rows = _dialogues(samples) if sizes is None else ()
         for number, (turns, has_image, language) in enumerate(
             tqdm(rows, total=len(samples), desc="measuring dialogues", unit="sample", delay=2)
@@ -197,15 +197,17 @@ def _bytes_of_single_turns(samples: Sequence[Sample]) -> NDArray[np.int64] | Non
     """The bytes of question and answer of samples that lie in a table, shape (n,); None where one has several turns."""
     if (stored := rows_of(samples, ("questions", "answers"))) is None:
         return None
+    import pyarrow.compute as pc  # which takes time to load, and is for tables alone
+
     sums = [np.zeros(0, np.int64)]
     for rows in stored:
         sums.append(np.zeros(len(rows), np.int64))
         for turns in rows.columns:
-            if (np.diff(turns.offsets) != 1).any():
+            if (np.diff(numbers_of(turns.offsets)) != 1).any():
                 return None
             texts = turns.flatten()
-            sizes = pc.binary_length(texts).to_numpy().astype(np.int64)
-            for index in np.flatnonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).tolist():
+            sizes = numbers_of(pc.binary_length(texts)).astype(np.int64)
+            for index in pc.indices_nonzero(pc.match_substring_regex(texts, _MAY_EXPAND_IN_TABLES)).to_pylist():
                 sizes[index] = _most_tokens(texts[index].as_py())
             sums[-1] += sizes
     return np.concatenate(sums)

@@ -12,8 +12,7 @@ import inspect
 import logging
 import os
 import random
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,18 +20,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vglm.caching import remembered
+from vglm.data.arrow_arrays import number_array, numbers_of, text_array, text_scalar
 from vglm.data.division import SPLITS, shot_order, split_by_group
-from vglm.data.grouping import find_strata, merge_groups
+from vglm.data.grouping import find_strata, merge_by_picture
 from vglm.data.hashing import hash_file
 from vglm.data.look_alikes import Scope, find_copies, search_scope
-from vglm.data.outline import Outline, is_own_group, picture_name
+from vglm.data.outline import Column, Outline, own_groups, picture_name
 from vglm.data.sample import Sample
 from vglm.data.slices import ImageSlice
-from vglm.data.table import SampleTable, Selection, columns_of, picture_names, rows_of
+from vglm.data.table import SampleTable, Selection, encoded_pictures, rows_of
 from vglm.errors import ConfigError, DataError, typed
 
 logger = logging.getLogger(__name__)
@@ -102,29 +101,24 @@ def find_leakage(
     Returns:
         What they share, or None.
     """
-    contents = contents or {}
-
-    def pictures(outline: Outline) -> Iterator[str | None]:
-        return (picture and contents.get(picture, picture) for picture in outline.pictures)
-
-    def groups(outline: Outline) -> Iterator[str | None]:  # one that is only a picture's name is compared as a picture
-        return (None if is_own_group(outline, row) else group for row, group in enumerate(outline.groups))
-
-    seen_pictures = set(pictures(learned)) - {None}
-    seen_groups = set(groups(learned)) - {None}
-    shared = [
-        (row, group if group in seen_groups else None, picture if picture in seen_pictures else None)
-        for row, (group, picture) in enumerate(zip(groups(held_out), pictures(held_out), strict=True))
-        if group in seen_groups or picture in seen_pictures
-    ]
-    if not shared:
+    known = contents or {}
+    shown, seen = (
+        outline.pictures.map(lambda picture: picture and known.get(picture, picture)) for outline in (held_out, learned)
+    )
+    seen_pictures = set(seen.values) - {None}
+    # a group that is only a picture's name is compared as a picture
+    seen_groups = {learned.groups.values[code] for code in np.unique(learned.groups.codes[~own_groups(learned)])}
+    in_groups = held_out.groups.where(seen_groups.__contains__) & ~own_groups(held_out)
+    in_pictures = shown.where(seen_pictures.__contains__)
+    shared = np.flatnonzero(in_groups | in_pictures)
+    if not len(shared):
         return None
     return Leakage(
         *names,
         samples=len(shared),
-        groups=len({group for _, group, _ in shared} - {None}),
-        pictures=len({picture for _, _, picture in shared} - {None}),
-        example=held_out.ids[shared[0][0]],
+        groups=len({held_out.groups.values[code] for code in np.unique(held_out.groups.codes[in_groups])}),
+        pictures=len({shown.values[code] for code in np.unique(shown.codes[in_pictures])}),
+        example=held_out.ids[int(shared[0])],
     )
 
 
@@ -173,7 +167,12 @@ class Splits:
         contents = {str(image): digest for image, digest in self.image_hashes.items()}
         held_out = {"test": self.test, "validation": self.validation}
         shared = (
-            find_leakage(_outline(samples), learned, names=(name, "train"), contents=contents)
+            find_leakage(
+                learned if samples is self.train else _outline(samples),
+                learned,
+                names=(name, "train"),
+                contents=contents,
+            )
             for name, samples in held_out.items()
         )
         return [leakage for leakage in shared if leakage is not None]
@@ -227,10 +226,11 @@ class Splits:
         return copied
 
     @cached_property
-    def _by_content(self) -> "tuple[dict[str, array[int]] | None, dict[str, array[int]] | None]":
+    def _by_content(self) -> "tuple[_RowsByContent | None, _RowsByContent | None]":
         """The rows of each picture in test and in training, by its hash; None where not all were decoded at first."""
         hashes = {str(image): digest for image, digest in self.image_hashes.items() if image in self.thumbnails}
-        return _rows_by_content(self.test, hashes), _rows_by_content(self.train, hashes)
+        learned = _rows_by_content(self.train, hashes)
+        return learned if self.test is self.train else _rows_by_content(self.test, hashes), learned
 
     def limited(self, limit: int | None) -> "Splits":
         """The same data with at most `limit` training samples, see `pick`."""
@@ -311,7 +311,7 @@ class Splits:
             )
         outline = Outline.of(self.train, "kind")
         contents = {str(image): digest for image, digest in self.image_hashes.items()}
-        groups = merge_groups(outline.groups, [name and contents.get(name, name) for name in outline.pictures])
+        groups = merge_by_picture(outline.groups, outline.pictures, contents)
         shares = {"train": 1 - share, "validation": share}
         rows = split_by_group(groups, shares, strata=find_strata(outline)[0], seed=seed)
         held_out = {"samples": len(rows["validation"]), "of": len(self.train), "seed": seed}
@@ -326,14 +326,13 @@ class Splits:
             over all questions and answers, and the ids and groups themselves.
         """
         splits = {name: getattr(self, name) for name in (*SPLITS, "retention")}
+        listed = {name: samples for name, samples in splits.items() if len(samples) and _is_listed(samples)}
+        different = {id(samples): samples for samples in listed.values()}  # training and test may be the same
+        described = {identity: describe_split(samples) for identity, samples in different.items()}
         return {
             "files": dict(self.files),
             "plan": dict(self.plan),
-            "splits": {
-                name: describe_split(samples)
-                for name, samples in splits.items()
-                if len(samples) and _is_listed(samples)
-            },
+            "splits": {name: described[id(samples)] for name, samples in listed.items()},
         }
 
     def hash_images(self, samples: Iterable[Sample]) -> list[str | None]:
@@ -416,28 +415,37 @@ def _is_listed(samples: Sequence[Sample]) -> bool:
 def _outline(samples: Sequence[Sample]) -> Outline:
     """The columns that show leakage; of a mixture those of its parts, and none of samples made on demand."""
     parts: Sequence[Sequence[Sample]] = getattr(samples, "parts", [samples])
-    return Outline.joined([Outline(), *(Outline.of_pictures(part) for part in parts if _is_listed(part))])
+    return Outline.joined([Outline.of_pictures(part) for part in parts if _is_listed(part)])
 
 
-def _rows_by_content(samples: Sequence[Sample], hashes: Mapping[str, str]) -> "dict[str, array[int]] | None":
-    """The rows of each picture by its hash; None where a picture has none, or samples are made on demand."""
-    rows: dict[str, array[int]] = {}
+_RowsByContent = Mapping[str, NDArray[np.intp]]
+"""The rows of each picture, ascending, by its hash."""
+
+
+def _rows_by_content(samples: Sequence[Sample], hashes: Mapping[str, str]) -> _RowsByContent | None:
+    """The rows of each picture; None where a picture has no hash, or samples are made on demand."""
     if not _is_listed(samples):
         return None
-    for row, picture in enumerate(_pictures(samples)):
-        if picture is None:
-            continue
-        if (digest := hashes.get(picture)) is None:
-            return None
-        rows.setdefault(digest, array("q")).append(row)
-    return rows
+    pictures = _pictures(samples)
+    digests = [picture and hashes.get(picture, "") for picture in pictures.values]
+    if "" in digests:
+        return None
+    numbers = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
+    contents = np.array([numbers[digest] for digest in digests], np.intp)[pictures.codes]
+    order = np.argsort(contents, kind="stable")
+    ends = np.cumsum(np.bincount(contents, minlength=len(numbers)))
+    starts = ends - np.bincount(contents, minlength=len(numbers))
+    return {digest: order[starts[number] : ends[number]] for digest, number in numbers.items() if digest is not None}
 
 
-def _pictures(samples: Sequence[Sample]) -> Iterator[str | None]:
+def _pictures(samples: Sequence[Sample]) -> Column[str | None]:
     """The name of each sample's picture."""
-    if (stored := columns_of(samples, ("picture",))) is not None:
-        return (picture for (pictures,) in stored for picture in pictures)
-    return (None if sample.image is None else picture_name(sample) for sample in samples)
+    if (stored := rows_of(samples, ("image", "offset", "size"))) is None:
+        return Column(None if sample.image is None else picture_name(sample) for sample in samples)
+    pictures: Column[str | None] = Column()
+    for rows in stored:
+        pictures.merge(*encoded_pictures(rows))
+    return pictures
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
@@ -469,7 +477,7 @@ def describe_split(samples: Iterable[Sample]) -> dict[str, Any]:
     for rows in stored or ():  # without making the samples
         digest.update(_lines(rows))
         ids += rows.column("id").to_pylist()
-        groups.update(dict.fromkeys(rows.column("group").to_pylist()))
+        groups.update(dict.fromkeys(rows.column("group").unique().to_pylist()))
     return {
         "samples": len(ids),
         "groups": len(groups),
@@ -494,14 +502,19 @@ def _line(
 
 def _lines(rows: pa.RecordBatch) -> pa.Buffer:
     """What `_line` makes of some rows of a table, one after the other in UTF-8."""
+    import pyarrow.compute as pc  # which takes time to load, and is for tables alone
+
     questions, answers = rows.column("questions"), rows.column("answers")
-    pairs = pc.binary_join_element_wise(questions.flatten(), answers.flatten(), "\x1e")
-    starts = pa.array(questions.offsets.to_numpy() - questions.offsets[0].as_py(), pa.int32())
-    turns = pc.binary_join(pa.ListArray.from_arrays(starts, pairs), "\x1f")
-    names = pa.array(map(_base_name, picture_names(rows)), pa.string())
-    is_english = pc.if_else(pc.equal(rows.column("language"), "en"), "True", "False")
-    whole = pc.binary_join_element_wise(rows.column("id"), rows.column("group"), names, is_english, turns, "\0")
-    lines = pc.binary_join_element_wise(whole, "", "\n")
+    pairs = pc.binary_join_element_wise(questions.flatten(), answers.flatten(), text_scalar("\x1e"))
+    offsets = numbers_of(questions.offsets)
+    turns = pc.binary_join(pa.ListArray.from_arrays(number_array(offsets - offsets[0]), pairs), text_scalar("\x1f"))
+    pictures, codes = encoded_pictures(rows)
+    names = text_array(map(_base_name, pictures)).take(number_array(codes))
+    is_english = pc.equal(rows.column("language"), text_scalar("en"))
+    languages = pc.if_else(is_english, text_scalar("True"), text_scalar("False"))
+    columns = (rows.column("id"), rows.column("group"), names, languages, turns)
+    whole = pc.binary_join_element_wise(*columns, text_scalar("\0"))
+    lines = pc.binary_join_element_wise(whole, text_scalar(""), text_scalar("\n"))
     return lines.buffers()[2]
 
 

@@ -18,13 +18,14 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
+from vglm.data.arrow_arrays import number_array, numbers_of, text_array
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
 from vglm.data.windowing import Window
@@ -32,7 +33,7 @@ from vglm.errors import CacheError, DataError
 from vglm.files import whole_file
 from vglm.text.prompt import Language
 
-_BATCH_ROWS = 512
+_BATCH_ROWS = 2048
 _PICTURE = ("image", "offset", "size")
 _SCHEMA = pa.schema(
     [
@@ -102,7 +103,7 @@ class SampleTable(Sequence[Sample]):
         return _samples(self.rows(_SCHEMA.names, indices))
 
     def rows(self, names: Sequence[str], indices: np.ndarray | None = None) -> Iterator[pa.RecordBatch]:
-        """Some columns as Arrow's arrays, some hundred rows at a time.
+        """Some columns as Arrow's arrays, some thousand rows at a time.
 
         Args:
             names: Columns of the file.
@@ -125,7 +126,7 @@ class SampleTable(Sequence[Sample]):
         reader = pa.ipc.open_file(self._file, options=options)
         for start, end in pairwise((*starts.tolist(), len(indices))):
             batch = self._batch(reader, int(numbers[start]))
-            yield batch.take(pa.array(indices[start:end] % _BATCH_ROWS))
+            yield batch.take(number_array(indices[start:end] % _BATCH_ROWS))
 
     def _scattered(self, reader: pa.RecordBatchFileReader, indices: np.ndarray) -> Iterator[pa.RecordBatch]:
         """Rows from all over the file."""
@@ -175,7 +176,7 @@ class Selection(Sequence[Sample]):
         self.samples = samples
         self.indices = np.asarray(indices, dtype=np.int64)
         # Arrow's text column takes a tenth of a list's memory, and is copied to workers in one piece
-        self._groups = None if groups is None else pa.array(groups, pa.string())
+        self._groups = None if groups is None else text_array(groups)
 
     @property
     def groups(self) -> list[str] | None:
@@ -226,35 +227,36 @@ def rows_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[pa.Reco
     return None
 
 
-def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[tuple[list[Any], ...]] | None:
-    """Some columns of samples that lie in a table, some hundred rows at a time; None of samples that do not.
+def columns_of(samples: Iterable[Sample], names: Sequence[str]) -> Iterator[list[list[Any]]] | None:
+    """Some columns of samples that lie in a table, some thousand rows at a time; None of samples that do not."""
+    rows = rows_of(samples, names)
+    return None if rows is None else ([batch.column(name).to_pylist() for name in names] for batch in rows)
 
-    Args:
-        samples: Of a table or a part of one.
-        names: Columns of the file, with `meta` parsed; `picture` is the name of a picture, file or slice.
+
+def encoded(column: pa.Array) -> tuple[list[Any], np.ndarray]:
+    """The values of a column, each once and in the order in which they come, and of each row the number of its value.
+
+    Returns:
+        The values, and shape (n,), int32.
     """
-    needed = [part for name in names for part in (_PICTURE if name == "picture" else (name,))]
-    rows = rows_of(samples, list(dict.fromkeys(needed)))
-    return None if rows is None else (tuple(_values(batch, name) for name in names) for batch in rows)
+    dictionary = column.dictionary_encode("encode")
+    return dictionary.dictionary.to_pylist(), numbers_of(dictionary.indices)
 
 
-def _values(rows: pa.RecordBatch, name: str) -> list[Any]:
-    if name == "picture":
-        return picture_names(rows)
-    column = rows.column(name)
-    return parsed(column) if name == "meta" else column.to_pylist()
+def encoded_pictures(rows: pa.RecordBatch) -> tuple[list[str | None], np.ndarray]:
+    """The same of the names of pictures, by the columns `image`, `offset` and `size`."""
+    offsets = rows.column("offset")
+    if offsets.null_count == len(offsets):
+        return encoded(rows.column("image"))
+    pieces = zip(*(rows.column(name).to_pylist() for name in _PICTURE), strict=True)
+    names = [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in pieces]
+    return names, np.arange(len(names), dtype=np.int32)
 
 
-def parsed(metas: pa.StringArray) -> list[dict[str, Any]]:
-    """The column `meta` as dictionaries."""
-    return list(map(_parsed, metas.to_pylist()))
-
-
-def last_of(texts: pa.ListArray) -> list[str]:
+def last_of(texts: pa.ListArray) -> pa.StringArray:
     """The last text of each row of the column `questions` or `answers`."""
-    ends = texts.offsets.to_numpy()[1:] - texts.offsets[0].as_py()
-    last: list[str] = texts.flatten().take(pa.array(ends - 1)).to_pylist()
-    return last
+    offsets = numbers_of(texts.offsets)
+    return texts.flatten().take(number_array(offsets[1:] - offsets[0] - 1))
 
 
 def _samples(batches: Iterable[pa.RecordBatch]) -> Iterator[Sample]:
@@ -294,18 +296,8 @@ def first_of_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
             row += 1
 
 
-def picture_names(rows: pa.RecordBatch) -> list[str | None]:
-    """The names of pictures, by the columns `image`, `offset` and `size`."""
-    images = rows.column("image").to_pylist()
-    offsets = rows.column("offset")
-    if offsets.null_count == len(offsets):
-        return list(images)
-    pieces = zip(images, offsets.to_pylist(), rows.column("size").to_pylist(), strict=True)
-    return [image if offset is None else str(ImageSlice(Path(image), offset, size)) for image, offset, size in pieces]
-
-
 def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
-    """Write samples to a file as they come, holding a few hundred in memory.
+    """Write samples to a file as they come, holding some thousand in memory.
 
     Args:
         path: The file; appears when it is whole, in place of any file of that name.
@@ -319,41 +311,65 @@ def write_table(path: Path, samples: Iterable[Sample]) -> SampleTable:
             Nothing is left behind then.
         CacheError: The file cannot be written.
     """
-    iterator = iter(samples)
     with (
         whole_file(path, error=CacheError) as partial,
         pa.OSFile(os.fspath(partial), "wb") as sink,
         pa.ipc.new_file(sink, _SCHEMA) as writer,
     ):
-        here = os.getcwd()
-        while batch := list(islice(iterator, _BATCH_ROWS)):
-            writer.write_batch(_batch(batch, here))
+        rows = _Rows()
+        for sample in samples:
+            rows.append(sample)
+            if len(rows) == _BATCH_ROWS:
+                writer.write_batch(rows.batch())
+                rows = _Rows()
+        if len(rows):
+            writer.write_batch(rows.batch())
     return SampleTable(path)
 
 
-def _batch(samples: Sequence[Sample], working_directory: str) -> pa.RecordBatch:
-    """The columns of the schema, of some samples."""
-    pieces = [sample.image if isinstance(sample.image, ImageSlice) else None for sample in samples]
-    turns = [turn for sample in samples for turn in sample.turns]
-    ends = np.cumsum([0, *(len(sample.turns) for sample in samples)])
-    columns = {
-        "id": [sample.id for sample in samples],
-        "group": [sample.group for sample in samples],
-        "image": [_file_of(sample, working_directory) for sample in samples],
-        "offset": [piece and piece.offset for piece in pieces],
-        "size": [piece and piece.size for piece in pieces],
-        "base64": [piece and piece.is_base64 for piece in pieces],
-        "questions": _lists(ends, [turn.question for turn in turns]),
-        "answers": _lists(ends, [turn.answer for turn in turns]),
-        "language": [sample.language for sample in samples],
-        "meta": [_written(sample) if sample.meta else "{}" for sample in samples],
-        "window": [sample.window and json.dumps(sample.window.record()) for sample in samples],
-    }
-    return pa.record_batch([pa.array(columns[field.name], field.type) for field in _SCHEMA], _SCHEMA)
+class _Rows:
+    """Rows of a batch to be, as columns: the samples themselves take more memory and are not held."""
+
+    def __init__(self) -> None:
+        self._working_directory = os.getcwd()
+        self._columns: tuple[list[Any], ...] = tuple([] for _ in _SCHEMA)
+        self._ends = [0]
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, sample: Sample) -> None:
+        """Add a sample's row."""
+        ids, groups, files, offsets, sizes, are_base64, questions, answers, languages, metas, windows = self._columns
+        files.append(_file_of(sample, self._working_directory))
+        piece = sample.image if isinstance(sample.image, ImageSlice) else None
+        offsets.append(piece and piece.offset)
+        sizes.append(piece and piece.size)
+        are_base64.append(piece and piece.is_base64)
+        metas.append(_written(sample) if sample.meta else "{}")
+        windows.append(sample.window and json.dumps(sample.window.record()))
+        ids.append(sample.id)
+        groups.append(sample.group)
+        languages.append(sample.language)
+        for turn in sample.turns:
+            questions.append(turn.question)
+            answers.append(turn.answer)
+        self._ends.append(len(answers))
+
+    def batch(self) -> pa.RecordBatch:
+        """The columns of the schema."""
+        ends = number_array(np.array(self._ends, np.int32))
+        columns = zip(self._columns, _SCHEMA, strict=True)
+        return pa.record_batch([_array(values, field.type, ends) for values, field in columns], _SCHEMA)
 
 
-def _lists(ends: np.ndarray, texts: Sequence[str]) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(texts, pa.string()))
+def _array(values: list[Any], kind: pa.DataType, ends: pa.Int32Array) -> pa.Array:
+    """A column of the schema; of texts in lists with the end of each list."""
+    if pa.types.is_list(kind):
+        return pa.ListArray.from_arrays(ends, text_array(values))
+    if pa.types.is_string(kind):
+        return text_array(values)
+    return pa.nulls(len(values), kind) if values.count(None) == len(values) else pa.array(values, kind)
 
 
 def _file_of(sample: Sample, working_directory: str) -> str | None:
@@ -407,8 +423,9 @@ def _sample(
     )
     turns = tuple(map(Turn, questions, answers))
     shown = None if window is None else Window.recorded(json.loads(window), id)
-    return Sample(id, group, picture, turns, language, _parsed(meta), shown)
+    return Sample(id, group, picture, turns, language, parsed(meta), shown)
 
 
-def _parsed(meta: str) -> dict[str, Any]:
+def parsed(meta: str) -> dict[str, Any]:
+    """The metadata of a sample, of the column `meta`."""
     return {} if meta == "{}" else dict(json.loads(meta))

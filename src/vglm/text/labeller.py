@@ -26,7 +26,7 @@ Harkema et al. 2009, "ConText: an algorithm for determining negation, experience
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from vglm.text.finding_words import (
@@ -66,13 +66,29 @@ def _han(pattern: str) -> str:
     return pattern.replace(r"\w", "[\u4e00-\u9fff]")
 
 
-_MENTIONS = {
-    name: re.compile(f"{_english(_lines(words.english))}|{_han(_lines(words.chinese))}", re.ASCII)
-    for name, words in WORDS.items()
-}
-_NEVER = {name: re.compile(re.sub(r"[^|]*[\u4e00-\u9fff][^|]*", lambda part: _han(part[0]), words.never), re.ASCII)
-          for name, words in WORDS.items()}  # fmt: skip
-_ANY = re.compile("|".join(pattern.pattern for pattern in _MENTIONS.values()), re.ASCII)
+@cache
+def _mentions() -> Mapping[str, re.Pattern[str]]:
+    """What mentions each finding; these patterns are long and compiled when a report is read."""
+    return {
+        name: re.compile(f"{_english(_lines(words.english))}|{_han(_lines(words.chinese))}", re.ASCII)
+        for name, words in WORDS.items()
+    }
+
+
+@cache
+def _never() -> Mapping[str, re.Pattern[str]]:
+    """What only looks like a mention."""
+    chinese = re.compile(r"[^|]*[\u4e00-\u9fff][^|]*")
+    return {
+        name: re.compile(chinese.sub(lambda part: _han(part[0]), words.never), re.ASCII)
+        for name, words in WORDS.items()
+    }
+
+
+@cache
+def _any() -> re.Pattern[str]:
+    return re.compile("|".join(pattern.pattern for pattern in _mentions().values()), re.ASCII)
+
 
 _SENTENCE = re.compile(r"[。;!?\n]|\.(?!\d)")
 _CLAUSE = re.compile(
@@ -311,7 +327,7 @@ def _opens_list(items: list[str], index: int) -> bool:
 
 def _is_bare(item: str) -> bool:
     """Whether an item holds only names of findings."""
-    rest, count = _ANY.subn("", item)
+    rest, count = _any().subn("", item)
     return count > 0 and not _NEUTRAL.sub("", rest).strip()
 
 
@@ -337,8 +353,8 @@ def _read_mentions(item: str, rest: str, carried: bool) -> Iterator[tuple[str, C
     """The labels of the findings that an item names."""
     if _CLEAR_ANGLE.search(item):
         yield "Pleural Effusion", "negative"
-    for name, pattern in _MENTIONS.items():
-        text = _NEVER[name].sub(lambda match: "_" * len(match[0]), item)
+    for name, pattern in _mentions().items():
+        text = _never()[name].sub(lambda match: "_" * len(match[0]), item)
         for mention in pattern.finditer(text):
             if certainty := _judge(item, mention, rest, carried):
                 yield name, certainty

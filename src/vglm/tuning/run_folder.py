@@ -16,7 +16,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ _NOT_BEGUN = re.compile(r"\.lock|\.config\.yaml\..*")
 @contextmanager
 def open_run(
     path: Path,
-    files: Mapping[str, str | Mapping[str, Any]] = MappingProxyType({}),
+    files: Mapping[str, str | Callable[[], Mapping[str, Any]]] = MappingProxyType({}),
     *,
     resume: bool = False,
     processes: Processes | None = None,
@@ -66,7 +66,7 @@ def open_run(
     Args:
         path: The folder; a new run needs a name that is not taken, or an empty folder, as a run leaves it that was
             killed before it began.
-        files: What to write there first, by name: a text, or a value for JSON.
+        files: What to write there first, by name: a text, or what makes a value for JSON, which is not held.
         resume: Whether to continue the run that lies there.
         processes: Which train together; this one alone if not given.
 
@@ -84,7 +84,10 @@ def open_run(
         try:
             with stopping_at_once():
                 for name, content in files.items() if processes.is_main else ():
-                    (write_text if isinstance(content, str) else write_json)(path / name, content)  # type: ignore[arg-type]
+                    if isinstance(content, str):
+                        write_text(path / name, content)
+                    else:
+                        write_json(path / name, content())
                 yield path
         except BaseException as error:
             if processes.is_main:

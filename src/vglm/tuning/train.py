@@ -154,7 +154,7 @@ def train(
     splits.refuse_leakage(allow=allow_leakage)
     splits.warn_of_tiny_test()
     questions = selection.select(splits)  # of every checkpoint
-    files = {CONFIG_FILE: as_text(config), SPLITS_FILE: splits.record()}
+    files = {CONFIG_FILE: as_text(config), SPLITS_FILE: splits.record}
     with (
         open_run(folder, files, resume=resume is not None, processes=processes),
         parts["tracker"].writing_to(folder),

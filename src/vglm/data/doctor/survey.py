@@ -29,7 +29,7 @@ from vglm.data.doctor.pictures import PICTURE, READABLE, decode_pictures
 from vglm.data.doctor.similarity import find_look_alikes
 from vglm.data.doctor.texts import Mark, Script, is_sentence, language_of, marks_of, normalise, unresolved_in
 from vglm.data.grouping import FoundIds, find_ids
-from vglm.data.outline import Outline, is_own_group
+from vglm.data.outline import Outline, own_groups
 from vglm.data.problems import BadRow
 from vglm.data.sample import Sample, Turn
 from vglm.data.slices import ImageSlice
@@ -264,9 +264,9 @@ def survey_rows(
             rows = np.concatenate([*chunks, np.array(pending, ROW)])
             ids = find_ids(outline)
             if ids is not None:
-                rows["group"] = [hash_text(group) for group in ids.groups]
+                rows["group"] = list(ids.groups.map(hash_text))
                 outline = replace(outline, groups=ids.groups)
-                rows["has_own_group"] = [is_own_group(outline, row) for row in range(len(rows))]
+                rows["has_own_group"] = own_groups(outline)
             pictured = np.flatnonzero(rows["image"])
             _, first, inverse = np.unique(rows["image"][pictured], return_index=True, return_inverse=True)
             order = np.argsort(first)  # pictures in the order of the rows, not of their hashes

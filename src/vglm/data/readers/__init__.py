@@ -171,7 +171,7 @@ def read(
 
     def looked_over(row: Sample | BadRow) -> Sample | BadRow:
         row = refuse_half_characters(refuse_unread(row, keep))
-        return add_window(row, rule) if isinstance(row, Sample) else row
+        return row if isinstance(row, BadRow) else add_window(row, rule)
 
     return map(looked_over, rows)
 

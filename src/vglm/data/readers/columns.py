@@ -213,7 +213,7 @@ class TableReader:
         columns = _settle(path, names, named, options.get("question"))
         return cls(dialogues, columns, options.get("question"), cells=cells)
 
-    def read(self, number: int | str, row: Any, split: str | None = None) -> Iterator[Sample | BadRow]:
+    def read(self, number: int | str, row: Any, split: str | None = None) -> Iterable[Sample | BadRow]:
         """Make the samples of one row.
 
         Args:
@@ -221,21 +221,20 @@ class TableReader:
             row: Values by column; pictures inside a larger file come as `ImageSlice`.
             split: The split that the row's file stands for, if any.
 
-        Yields:
+        Returns:
             One sample, or one for each picture on request, or one bad row.
         """
         if not isinstance(row, dict):
-            yield not_an_object(number, row, _SHAPE)
-        elif self.columns and split is None and (sample := self._read_plain(self.columns, number, row)) is not None:
-            yield sample
-        elif self.columns is None or all(isinstance(row.get(key), list) for key in ("prompt", "completion")):
+            return (not_an_object(number, row, _SHAPE),)
+        if self.columns and split is None and (sample := self._read_plain(self.columns, number, row)) is not None:
+            return (sample,)
+        if self.columns is None or all(isinstance(row.get(key), list) for key in ("prompt", "completion")):
             marked = {self.renamed.get(key, key): value for key, value in row.items()}
             if split is not None:
                 marked["split"] = split
             read = self.dialogues.read_messages if "conversations" not in row else self.dialogues.read_llava
-            yield from read(number, marked)
-        else:
-            yield from self._read_columns(self.columns, number, row, split)
+            return read(number, marked)
+        return self._read_columns(self.columns, number, row, split)
 
     def _read_plain(self, columns: Columns, number: int | str, row: Mapping[str, Any]) -> Sample | None:
         """The sample of an ordinary row, in a sixth of the time; None for any other row.
@@ -258,14 +257,9 @@ class TableReader:
             meta, group = check.meta(meta), read_group(check, row)
             if check.bad_row() is not None:
                 return None
-        return Sample(
-            id=f"{self.dialogues.name}#{number}",
-            group=group or group_of_image(image, ""),
-            image=picture,
-            turns=(Turn(question, answer),),
-            language=self.dialogues.language or language_of(question, answer),
-            meta=meta,
-        )
+        language = self.dialogues.language or language_of(question, answer)
+        identity, group = f"{self.dialogues.name}#{number}", group or group_of_image(image, "")
+        return Sample(identity, group, picture, (Turn(question, answer),), language, meta)
 
     @cached_property
     def _is_special(self) -> bool:

@@ -345,7 +345,9 @@ def half_character(text: str) -> str | None:
 
 def refuse_half_characters(row: Sample | BadRow) -> Sample | BadRow:
     """A sample whose id and group can be stored, or what is wrong with them; names in archives need be no text."""
-    if isinstance(row, Sample) and (half := half_character(row.id + row.group)):
+    if isinstance(row, BadRow) or (row.id.isascii() and row.group.isascii()):
+        return row
+    if half := half_character(row.id + row.group):
         number = row.id.rpartition("#")[2].encode(errors="replace").decode()
         return BadRow(number, fault("a name of whole characters", half, "rename it"))
     return row
@@ -353,7 +355,10 @@ def refuse_half_characters(row: Sample | BadRow) -> Sample | BadRow:
 
 def language_of(*texts: str) -> Language:
     """English where there is no Chinese character in any of the texts."""
-    return "zh" if any(map(_CHINESE.search, texts)) else "en"
+    for text in texts:
+        if not text.isascii() and _CHINESE.search(text):
+            return "zh"
+    return "en"
 
 
 def split_name(value: Any) -> str | None:

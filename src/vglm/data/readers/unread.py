@@ -39,7 +39,8 @@ def refuse_unread(row: Sample | BadRow, keep: Collection[str]) -> Sample | BadRo
     """
     if isinstance(row, BadRow):
         return row
-    unread = [key for key in row.meta if affects_question(key) and _is_unread(key, row, keep)]
+    meta = row.meta
+    unread = [key for key in meta if affects_question(key) and _is_unread(key, row, keep)] if meta else []
     if not unread:
         for turn in row.turns:
             if "<" in turn.question or "[" in turn.question or is_blank(turn.question) or is_blank(turn.answer):
