@@ -74,6 +74,7 @@ def test_answers_are_the_same(
     random_model_folder: Path, calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a batch with pictures, from the vision transformer to the head."""
+    model: Any
     model, processor = load_pretrained(random_model_folder, dtype="float32")
     inputs = dict(processor(images=[PICTURE] * 64, text=["图中有什么？", "背景呢"] * 32, return_tensors="pt"))
     settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": 8, "custom_generate": decode}

@@ -804,7 +804,7 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             loss = summed_loss(chosen, self.lm_head, targets) / items
         if labels is None or not (self.training if skip_logits is None else skip_logits):
             selected = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            states = hidden_states[:, selected]
+            states = hidden_states[:, selected].contiguous()  # else PyTorch multiplies a frozen head row by row
             with fast_products(states, self.config.text_config.vocab_size):
                 logits = self.lm_head(states)
         return CausalLMOutputWithPast(
