@@ -45,8 +45,9 @@ def fast_products(states: Tensor, columns: int) -> AbstractContextManager[Any]:
 def has_faster_kernels() -> bool:
     """Whether this processor has AVX-512 and is not Intel's."""
     is_there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    name = str(getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", "Intel"))
-    return is_there and torch.backends.cpu.get_cpu_capability() == "AVX512" and "Intel" not in name
+    facts: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    is_others = "Intel" not in facts.get("cpu_name", "Intel")
+    return is_there and is_others and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class _OneDnn(TorchFunctionMode):
