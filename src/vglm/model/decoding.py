@@ -156,9 +156,10 @@ class DecodingBatch:
         cos, sin = self._table[self._positions][:, None, None, None].unbind(-2)
         self._mask.index_fill_(3, self._column, 0.0)
         hidden, mask = base.get_input_embeddings()(self._tokens), self._mask[..., : self._seen]
-        with fast_products(hidden, base.config.text_config.vocab_size):
+        with fast_products(hidden, text.config.intermediate_size):
             for layer in self._layers_of(text):
                 hidden = layer(hidden, (cos, sin), mask, self)
+        with fast_products(hidden, text.config.vocab_size):
             self._logits = base.lm_head(text.final_layernorm(hidden))[:, -1]
         self._column += 1
 
