@@ -9,19 +9,12 @@ Both run in turn with the tiny model in float32, in one process. Printed is the 
 batch: the minimum of all rounds, which other work on the machine disturbs least, minus the minimum for the prompt
 alone. Different answers end the run with exit code 1.
 
-With --precisions, an evaluation's answers in each type of numbers instead, each in a process of its own: processor
-time an answer, with the pictures and once they are cached, the peak of memory, and answers that are not float32's. The
-first row is float32 without `vglm.model.products`.
-
 Measured on one core of an AMD EPYC (Zen 5) that others used as well (--rounds 3, 2026-11-28), times faster: 1.8 for 1
 row, 1.5 for 8, 1.2 for 32, where products and attention take most of the time; a token takes 0.4, 0.9 and 2.6 ms.
 
 With --precisions, an evaluation's answers in each type of numbers instead, each in a process of its own: processor
 time an answer, with the pictures and once they are cached, the peak of memory, and answers that are not float32's. The
 first row is float32 without `vglm.model.products`.
-
-Measured on 2 CPU cores that others used as well (--rounds 5, 2026-11-27), times faster: 1.5 for 1 and 8 rows, 1.4 for
-32, where products and attention take most of the time; a token takes 3.6, 4.9 and 8.6 ms.
 """
 
 import argparse
