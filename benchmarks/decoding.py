@@ -3,29 +3,52 @@
     python benchmarks/decoding.py
     python benchmarks/decoding.py --batch 1 64 --tokens 100 --adapter outputs/background/lora/<time>
     python benchmarks/decoding.py --quantization nf4 int8 int8_fast
+    python benchmarks/decoding.py --precisions --checkpoint <folder>
 
 Both run in turn with the tiny model in float32, in one process. Printed is the processor time for each token of a
 batch: the minimum of all rounds, which other work on the machine disturbs least, minus the minimum for the prompt
 alone. Different answers end the run with exit code 1.
 
-Measured on 2 CPU cores that others used as well (--rounds 5, 2026-11-27), times faster: 1.5 for 1 and 8 rows, 1.4 for
-32, where products and attention take most of the time; a token takes 3.6, 4.9 and 8.6 ms.
+Measured on one core of an AMD EPYC (Zen 5) that others used as well (--rounds 3, 2026-11-28), times faster: 1.8 for 1
+row, 1.5 for 8, 1.2 for 32, where products and attention take most of the time; a token takes 0.4, 0.9 and 2.6 ms.
+
+With --precisions, an evaluation's answers in each type of numbers instead, each in a process of its own: processor
+time an answer, with the pictures and once they are cached, the peak of memory, and answers that are not float32's. The
+first row is float32 without `vglm.model.products`.
 """
 
 import argparse
+import multiprocessing
+import os
+import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from vglm.caching import VARIABLE
 from vglm.config import repo_root
+from vglm.evaluation.predict.decoding import Decoding
+from vglm.evaluation.predict.generation import generate_predictions
+from vglm.model import products
 from vglm.model.decoding import decode, prefill
 from vglm.model.loading import load_pretrained
+from vglm.worlds.pretraining import SceneDialogues
 
+PLAIN = "MKL"
+PRECISIONS: dict[str, dict[str, Any]] = {
+    PLAIN: {"dtype": "float32"},
+    "float32": {"dtype": "float32"},
+    "bfloat16": {"dtype": "bfloat16"},
+    "int8": {"dtype": "float32", "quantization": "int8"},
+    "nf4": {"dtype": "float32", "quantization": "nf4"},
+}
 GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "eos_token_id": None}
 
 
@@ -49,27 +72,33 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--adapter", type=Path, help="a run, or the folder of a peft adapter")
     parser.add_argument("--quantization", nargs="*", default=["none"], help="none, nf4, int8, int8_fast")
+    parser.add_argument("--precisions", action="store_true", help="answers in float32, bfloat16, int8 and nf4")
+    parser.add_argument("--checkpoint", type=Path, default=repo_root() / "data/visualglm_tiny")
+    parser.add_argument("--answers", type=int, default=256)
     parsed = parser.parse_args()
     torch.set_num_threads(1)
+    if parsed.precisions:
+        compare_precisions(parsed)
+        return 0
     print("weights    batch  transformers, ms a token  here, ms a token  ratio")
     return int(sum(compare(kind, parsed) for kind in parsed.quantization) > 0)
 
 
 def compare(kind: str, parsed: argparse.Namespace) -> int:
     """Print the times of one way of quantising; returns how many batches were answered differently."""
-    checkpoint, quantization = repo_root() / "data/visualglm_tiny", None if kind == "none" else kind
-    model, processor = load_pretrained(checkpoint, dtype="float32", quantization=quantization, adapter=parsed.adapter)
+    settings: dict[str, Any] = {"quantization": None if kind == "none" else kind, "adapter": parsed.adapter}
+    model, processor = load_pretrained(parsed.checkpoint, dtype="float32", **settings)
     base = model.get_base_model() if parsed.adapter else model
     picture = Image.linear_gradient("L").convert("RGB")
     differ = 0
     for rows in parsed.batch:
         inputs = dict(processor(images=[picture] * rows, text=["图中有什么？"] * rows, return_tensors="pt"))
-        settings: dict[str, Any] = {**inputs, **GREEDY, "max_new_tokens": parsed.tokens}
+        arguments: dict[str, Any] = {**inputs, **GREEDY, "max_new_tokens": parsed.tokens}
         (usual, expected), (ours, result), (prompt, _) = least(
             parsed.rounds,
             [
-                lambda settings=settings: model.generate(**settings),
-                lambda settings=settings: model.generate(**settings, custom_generate=decode),
+                lambda arguments=arguments: model.generate(**arguments),
+                lambda arguments=arguments: model.generate(**arguments, custom_generate=decode),
                 lambda inputs=inputs: prefill(model, base, inputs),
             ],
         )
@@ -78,6 +107,39 @@ def compare(kind: str, parsed: argparse.Namespace) -> int:
         usual, ours = 1000 * (usual - prompt) / steps, 1000 * (ours - prompt) / steps
         print(f"{kind:9}  {rows:5}  {usual:24.2f}  {ours:16.2f}  {usual / ours:5.2f}")
     return differ
+
+
+def compare_precisions(parsed: argparse.Namespace) -> None:
+    """Print what answers cost in each type of numbers, and how many differ from those in float32."""
+    expected: list[str] = []
+    print("numbers    s an answer  pictures cached  peak MB  other answers")
+    for name, settings in PRECISIONS.items():
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            job = process.submit(answer, parsed.checkpoint, settings, parsed.answers, name == PLAIN)
+            first, second, peak, answers = job.result()
+        expected = expected or answers
+        differ = sum(one != other for one, other in zip(expected, answers, strict=True))
+        print(f"{name:9}  {first:11.4f}  {second:15.4f}  {peak:7.0f}  {differ} of {len(answers)}")
+
+
+def answer(
+    checkpoint: Path, settings: dict[str, Any], count: int, is_plain: bool
+) -> tuple[float, float, float, list[str]]:
+    """Processor seconds of an answer with an empty and with a full cache, the process's peak in MB, and the answers."""
+    torch.set_num_threads(1)
+    if is_plain:
+        products.has_faster_kernels = lambda: False  # type: ignore[assignment]
+    model, processor = load_pretrained(checkpoint, **settings)
+    samples = list(SceneDialogues(count, seed=9))
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[VARIABLE] = folder
+        for _ in range(2):
+            begin = time.process_time()
+            records = generate_predictions(model, processor, samples, Decoding(batch_size=64), feature_cache=True)
+            seconds.append((time.process_time() - begin) / count)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return seconds[0], seconds[1], peak, [record.prediction or "" for record in records]
 
 
 if __name__ == "__main__":

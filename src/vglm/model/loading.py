@@ -137,7 +137,7 @@ def load_pretrained(
             a `Run`, its folder, or `latest`: the run's base with its adapter, or what full tuning made of it; other
             arguments that are given count more than the run's.
         dtype: "float32", "float16", "bfloat16", a `torch.dtype`, or "auto" for the checkpoint's own. None: float32 on
-            the CPU, whose half-precision kernels are slow, the checkpoint's own elsewhere.
+            the CPU, the checkpoint's own elsewhere. On a CPU float16 is slow, and bfloat16 where it lacks AVX-512 BF16.
         device_map: "auto", a device, or a map from module names to devices, as in transformers. None: `default_device`.
         quantization: Load the language model's linear layers in 8 or 4 bits through bitsandbytes: "int8", "int8_fast",
             "int4" (fp4), or "nf4" (with double quantisation, as in QLoRA). "int8" computes columns of inputs above 6 in
