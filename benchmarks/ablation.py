@@ -33,7 +33,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from full_size import LORA_TARGETS, SAMPLES, TOKENIZER, Case, build_model, sizes
+from full_size import LORA_TARGETS, SAMPLES, TOKENIZER, sizes
 from peft import LoraConfig
 from rich import box
 from rich.console import Console
@@ -49,6 +49,7 @@ from vglm.model.image_processing import VisualGlmImageProcessor
 from vglm.model.modeling import IGNORE_INDEX
 from vglm.model.processing import VisualGlmProcessor
 from vglm.model.tokenization import VisualGlmTokenizer
+from vglm.planning.measurement import random_model
 from vglm.tuning.methods import attach
 from vglm.tuning.sharing import lay_out
 
@@ -87,7 +88,7 @@ class Bench:
         self.half: Bench | None = self if dtype == torch.bfloat16 else None
         tokenizer = VisualGlmTokenizer.from_pretrained(TOKENIZER)
         self.config = configuration(size, tokenizer)
-        base = build_model(self.config, Case(), device, dtype)
+        base = random_model(self.config, device, dtype)
         self.model: Any = attach(base, LoraConfig(r=8, lora_alpha=16, target_modules=LORA_TARGETS)).train()
         for name, parameter in self.model.named_parameters():
             if ".lora_B." in name:
