@@ -263,8 +263,8 @@ def test_no_text_is_too_odd(text: str) -> None:
     assert set(labels.values()) <= {"positive", "negative", "uncertain"}
 
 
-@given(st.sampled_from(SENTENCES), st.sampled_from(["{}", " {}\n", "报告：{}", "{}{}"]))
-def test_layout_does_not_count(row: tuple[str, str, str | None], layout: str) -> None:
-    sentence, finding, expected = row
-    assert label_report(layout.format(sentence, sentence)).get(finding) == expected
+@pytest.mark.parametrize("layout", ["{}", " {}\n", "报告：{}", "Report: {}", "{}{}"])
+def test_layout_does_not_count(layout: str) -> None:
+    for sentence, finding, expected in SENTENCES:
+        assert label_report(layout.format(sentence, sentence)).get(finding) == expected, sentence
     assert label_report(sentence.upper()).get(finding) == expected

@@ -162,7 +162,7 @@ _NOT_GONE = re.compile(
 )
 _NOT_EXCLUDED = re.compile(
     r"(?:can ?not|can't|could not|couldn't|not) (?:\w+ ){0,3}?(?:excluded?|ruled? out)"
-    r"|(?:difficult|hard|impossible) to (?:exclude|rule out)|to (?:exclude|rule out)|^ *(?:please )?rule out"
+    r"|(?:difficult|hard|impossible) to (?:exclude|rule out)|to (?:exclude|rule out)|(?:^|(?<=:)) *(?:please )?rule out"
     r"|(?:不(?:能|可)?|未(?:能)?|无法|难以)(?:完全)?(?:除外|排除)|待排除?|待查|待除外|以(?:排除|除外)|(?<!已)除外"
 )
 _NO_DENIAL = re.compile(r"\bnot only\b|\bno doubt\b|\bnot necessarily\b|\bwithout doubt\b|不仅|不但|毫无疑问|无疑")
