@@ -13,8 +13,7 @@ Measured on one core of an AMD EPYC (Zen 5) that others used as well (--rounds 3
 row, 1.5 for 8, 1.2 for 32, where products and attention take most of the time; a token takes 0.4, 0.9 and 2.6 ms.
 
 With --precisions, an evaluation's answers in each type of numbers instead, each in a process of its own: processor
-time an answer, with the pictures and once they are cached, the peak of memory, and answers that are not float32's. The
-first row is float32 without `vglm.model.products`.
+time an answer, with the pictures and once they are cached, the peak of memory, and answers that are not float32's.
 """
 
 import argparse
@@ -36,14 +35,11 @@ from vglm.caching import VARIABLE
 from vglm.config import repo_root
 from vglm.evaluation.predict.decoding import Decoding
 from vglm.evaluation.predict.generation import generate_predictions
-from vglm.model import products
 from vglm.model.decoding import decode, prefill
 from vglm.model.loading import load_pretrained
 from vglm.worlds.pretraining import SceneDialogues
 
-PLAIN = "MKL"
 PRECISIONS: dict[str, dict[str, Any]] = {
-    PLAIN: {"dtype": "float32"},
     "float32": {"dtype": "float32"},
     "bfloat16": {"dtype": "bfloat16"},
     "int8": {"dtype": "float32", "quantization": "int8"},
@@ -115,20 +111,16 @@ def compare_precisions(parsed: argparse.Namespace) -> None:
     print("numbers    s an answer  pictures cached  peak MB  other answers")
     for name, settings in PRECISIONS.items():
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            job = process.submit(answer, parsed.checkpoint, settings, parsed.answers, name == PLAIN)
+            job = process.submit(answer, parsed.checkpoint, settings, parsed.answers)
             first, second, peak, answers = job.result()
         expected = expected or answers
         differ = sum(one != other for one, other in zip(expected, answers, strict=True))
         print(f"{name:9}  {first:11.4f}  {second:15.4f}  {peak:7.0f}  {differ} of {len(answers)}")
 
 
-def answer(
-    checkpoint: Path, settings: dict[str, Any], count: int, is_plain: bool
-) -> tuple[float, float, float, list[str]]:
+def answer(checkpoint: Path, settings: dict[str, Any], count: int) -> tuple[float, float, float, list[str]]:
     """Processor seconds of an answer with an empty and with a full cache, the process's peak in MB, and the answers."""
     torch.set_num_threads(1)
-    if is_plain:
-        products.has_faster_kernels = lambda: False  # type: ignore[assignment]
     model, processor = load_pretrained(checkpoint, **settings)
     samples = list(SceneDialogues(count, seed=9))
     seconds = []

@@ -19,6 +19,7 @@ from vglm.config import repo_root
 from vglm.errors import AdapterError, BusyError, ConfigError, WorkbenchError
 from vglm.model.decoding import DecodingBatch, prefill, room_for
 from vglm.model.loading import load_pretrained
+from vglm.model.processing import AnswerDecoder
 from vglm.serving.adapters import BASE, AdapterShelf
 from vglm.serving.decoding import Decoder
 from vglm.serving.engine import Engine, Question
@@ -295,7 +296,7 @@ def test_text_is_made_when_it_is_shown_and_at_the_end(
     assert len(pieces) <= 2
     assert "".join(pieces) == whole
     assert cancelled.text == shown
-    assert engine.processor.decode(cancelled.token_ids).startswith(shown)
+    assert AnswerDecoder(engine.processor).decode(cancelled.token_ids).startswith(shown)
 
 
 def test_a_cancelled_answer_ends_and_the_others_are_as_without_it(engine: Engine) -> None:

@@ -64,6 +64,16 @@ def test_nothing_of_a_stop_text_is_shown(text: str, stop: str) -> None:
         assert shown == whole
 
 
+@given(st.lists(TOKENS, max_size=60), st.data(), st.integers(1, 9))
+def test_an_answer_ends_where_a_stop_text_begins(tokens: list[int], data: st.DataObject, every: int) -> None:
+    """Also where characters are held back in the middle of it: `caf` of "café" while its last letter is half there."""
+    whole = DECODER.decode(tokens)
+    start = data.draw(st.integers(0, max(0, len(whole) - 1)))
+    stop = whole[start : start + data.draw(st.integers(1, 6))]
+    if stop:
+        assert "".join(_pieces(tokens, (stop,), every)) == whole[: whole.find(stop)]
+
+
 def test_text_comes_as_soon_as_it_is_settled() -> None:
     tokens = TOKENIZER.encode_plain("沙滩上有四只猫")
     pieces = _pieces(tokens)

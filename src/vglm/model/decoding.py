@@ -30,7 +30,6 @@ from torch import Tensor
 from vglm.model.lean_layer import Layer, lean_layer
 from vglm.model.lean_lora import lean_lora
 from vglm.model.modeling import VisualGlmForConditionalGeneration, additive_mask, glm_layout, rotary_table
-from vglm.model.products import fast_products
 
 CHECK_EVERY = 8
 """Steps on a GPU after which the host asks whether all rows have ended."""
@@ -156,11 +155,9 @@ class DecodingBatch:
         cos, sin = self._table[self._positions][:, None, None, None].unbind(-2)
         self._mask.index_fill_(3, self._column, 0.0)
         hidden, mask = base.get_input_embeddings()(self._tokens), self._mask[..., : self._seen]
-        with fast_products(hidden, text.config.intermediate_size):
-            for layer in self._layers_of(text):
-                hidden = layer(hidden, (cos, sin), mask, self)
-        with fast_products(hidden, text.config.vocab_size):
-            self._logits = base.lm_head(text.final_layernorm(hidden))[:, -1]
+        for layer in self._layers_of(text):
+            hidden = layer(hidden, (cos, sin), mask, self)
+        self._logits = base.lm_head(text.final_layernorm(hidden))[:, -1]
         self._column += 1
 
     def _layers_of(self, text: Any) -> Sequence[Layer]:

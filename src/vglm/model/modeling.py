@@ -36,7 +36,6 @@ from vglm.model.configuration import (
     VisualGlmTextConfig,
     VisualGlmVisionConfig,
 )
-from vglm.model.products import fast_products
 
 IGNORE_INDEX = -100
 """Label of a token that does not count in the loss."""
@@ -566,10 +565,9 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
         """
         if not self.has_vision:
             raise ValueError("This model has no vision parts. Pass image_features, or load it with them.")
-        with fast_products(pixel_values, self.config.vision_config.intermediate_size):
-            patches = self.vision_model(pixel_values).last_hidden_state  # (N, 1 + patches, vision width)
-            queries = self.query_tokens.expand(len(pixel_values), -1, -1)  # (N, num_image_tokens, Q-Former width)
-            features: Tensor = self.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
+        patches = self.vision_model(pixel_values).last_hidden_state  # (N, 1 + patches, vision width)
+        queries = self.query_tokens.expand(len(pixel_values), -1, -1)  # (N, num_image_tokens, Q-Former width)
+        features: Tensor = self.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
         return features
 
     def get_image_embeds(self, image_features: Tensor) -> Tensor:
@@ -675,17 +673,16 @@ class VisualGlmModel(VisualGlmPreTrainedModel):
                 check_slots(image_mask, len(image_features), self.config, name)
             image_embeds = self.get_image_embeds(image_features.to(inputs_embeds.dtype))
             inputs_embeds = inputs_embeds.masked_scatter(image_mask[..., None], image_embeds.to(inputs_embeds))
-        with fast_products(inputs_embeds, self.config.text_config.intermediate_size):
-            output: BaseModelOutputWithPast = self.language_model(
-                inputs_embeds=inputs_embeds,
-                glm_position_ids=glm_position_ids,
-                block_ids=block_ids,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
-                segment_positions=segment_positions,
-                **kwargs,
-            )
+        output: BaseModelOutputWithPast = self.language_model(
+            inputs_embeds=inputs_embeds,
+            glm_position_ids=glm_position_ids,
+            block_ids=block_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            segment_positions=segment_positions,
+            **kwargs,
+        )
         return output
 
 
@@ -804,9 +801,7 @@ class VisualGlmForConditionalGeneration(VisualGlmPreTrainedModel, GenerationMixi
             loss = summed_loss(chosen, self.lm_head, targets) / items
         if labels is None or not (self.training if skip_logits is None else skip_logits):
             selected = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            states = hidden_states[:, selected].contiguous()  # else PyTorch multiplies a frozen head row by row
-            with fast_products(states, self.config.text_config.vocab_size):
-                logits = self.lm_head(states)
+            logits = self.lm_head(hidden_states[:, selected].contiguous())  # else a frozen head multiplies row by row
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

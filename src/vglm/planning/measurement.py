@@ -35,7 +35,7 @@ class Comparison:
         measured: Likewise.
         predicted_seconds: Of an optimizer step.
         measured_seconds: Likewise.
-        training_seconds: Of the whole training with steps as measured, the encoding of its pictures included.
+        training_seconds: Of the whole training: steps as measured, the encoding of its pictures as predicted.
     """
 
     device: str

@@ -4,6 +4,7 @@ What they need is imported when they run.
 """
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -169,7 +170,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 _NARROW = 512
-"""Width below which a step of the language model gains nothing from a second thread, which waits for work busily."""
+"""Width of a language model below which steps are too short for a second thread, which waits for work busily."""
 
 
 def load(parsed: argparse.Namespace, **settings: Any) -> Any:
@@ -192,7 +193,7 @@ def load(parsed: argparse.Namespace, **settings: Any) -> Any:
         tokenizer=parsed.tokenizer,
         **settings,
     )
-    if engine.base.config.text_config.hidden_size < _NARROW:
+    if engine.base.config.text_config.hidden_size < _NARROW and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return engine
 

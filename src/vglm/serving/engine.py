@@ -64,8 +64,8 @@ class Answer:
     """An answer that is on its way; iterate over it for its pieces, in a thread or in a coroutine.
 
     Attributes:
-        text: What came so far.
-        token_ids: Likewise, without the token that ended it.
+        text: What was shown so far, at its end all of it.
+        token_ids: What was generated so far, without the token that ended it; up to `SHOWN_EVERY` ahead of the text.
         prompt_tokens: Tokens of the question with its history and image slots.
         finish_reason: `stop` (the model ended it, or a stop text came), `length`, `cancelled`, `error`; None before.
         error: Why there is no more of it.
@@ -431,6 +431,10 @@ class Engine:
                     self._end(row, "cancelled")
                     continue
                 begun.setdefault(row.adapter, []).append(row)
+        if begun:  # reading prompts takes longer than a step
+            for rows in list(self._rows.values()):
+                self._guarded(rows, self._show, *rows)
+            self._spread()
         for name, new in begun.items():
             self._guarded(new, self._begin, name, new)
 
@@ -513,16 +517,25 @@ class Engine:
         row.sampler.take(token)
         row.text.take(token)
         if self._is_look or row.text.stop or not answer.text:  # the first piece as soon as there is one
-            answer._grow(row.text.grow())
-            self._news.append(answer)
+            self._show(row)
         if row.text.is_stopped or len(answer.token_ids) >= row.limit:
             self._end(row, "stop" if row.text.is_stopped else "length")
         return answer.finish_reason is None
 
+    def _show(self, *rows: _Row) -> None:
+        """Make the text of what answers gained."""
+        for row in rows:
+            piece = row.text.grow()
+            row.answer._grow(piece)
+            if piece:
+                self._news.append(row.answer)
+
     def _end(self, row: _Row, reason: FinishReason, error: str | None = None) -> None:
         """End an answer; what is left of its text is shown if it ended by itself."""
+        is_whole = reason in ("stop", "length") and not row.text.is_stopped
+        rest = row.text.close() if is_whole else ""
         self._answered += 1
-        row.answer._finish(reason, row.text.close() if reason in ("stop", "length") else "", error)
+        row.answer._finish(reason, rest, error)
         self._news.append(row.answer)
 
 

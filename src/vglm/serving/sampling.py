@@ -10,8 +10,9 @@ step, and a call of PyTorch takes longer than the work on them.
 In a batch the last bits of logits differ. So that this changes no answer, tokens race: each has a random number of its
 own, exponentially distributed, by the row's seed, the step and its id, and the token with the largest probability
 divided by that number is taken. It is each token with its probability, as by any other way to draw, but rounding
-decides only where the first two are equal in all their digits. Where one random number is looked up in the cumulative
-probabilities, rounding decides beside each of their steps, which are as many as there are tokens.
+decides only where the first two of the race are equal in nearly all their digits, or where the winner is at the edge of
+top k or top p. Where one random number is looked up in the cumulative probabilities, rounding decides beside each of
+their steps, which are as many as there are tokens.
 
 Source: defaults and order of THUDM/VisualGLM-6B:cli_demo.py, model/chat.py and
 THUDM/SwissArmyTransformer:sat/generation/sampling_strategies/base_strategy.py. There the penalty divides negative

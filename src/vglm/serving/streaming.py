@@ -100,12 +100,13 @@ class GrowingText:
         match = _MAY_CHANGE.search(text, tail)
         if match is not None and match.start() == tail:  # it may begin before
             match = _MAY_CHANGE.search(text)
-        end = len(text) if match is None else match.start()
+        end = settled = len(text) if match is None else match.start()
         for stop in self.stop:
-            for length in range(min(len(stop) - 1, len(text)), 0, -1):
-                if text.endswith(stop[:length]):
-                    end = min(end, len(text) - length)
-                    break
+            for whole in (text, text[:settled]):  # what is held back may yet become the end of a stop text
+                for length in range(min(len(stop) - 1, len(whole)), 0, -1):
+                    if whole.endswith(stop[:length]):
+                        end = min(end, len(whole) - length)
+                        break
         return end
 
     def _show(self, text: str) -> str:

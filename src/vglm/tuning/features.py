@@ -25,7 +25,7 @@ from vglm.data.feature_cache import FeatureCache
 from vglm.data.sample import Sample
 from vglm.errors import CacheError
 from vglm.files import file_sha256
-from vglm.model import image_processing, modeling, products
+from vglm.model import image_processing, modeling
 from vglm.model.configuration import VisualGlmConfig
 from vglm.model.identity import hash_parts, is_adapted, is_from_checkpoint
 from vglm.model.modeling import ENCODER_PARTS, VisualGlmModel
@@ -181,8 +181,7 @@ def describe_encoder(model: Any, processor: Any, device: torch.device) -> dict[s
         "processor": processor.image_processor.to_dict(),
         "versions": {name: installed_version(name) for name in _LIBRARIES},
         "code_sha256": {
-            Path(file).name: file_sha256(Path(file))
-            for file in (modeling.__file__, products.__file__, image_processing.__file__)
+            Path(file).name: file_sha256(Path(file)) for file in (modeling.__file__, image_processing.__file__)
         },
     }
 
