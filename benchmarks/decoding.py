@@ -9,8 +9,8 @@ Both run in turn with the tiny model in float32, in one process. Printed is the 
 batch: the minimum of all rounds, which other work on the machine disturbs least, minus the minimum for the prompt
 alone. Different answers end the run with exit code 1.
 
-Measured on one core of an AMD EPYC (Zen 5) that others used as well (--rounds 3, 2026-11-28), times faster: 1.8 for 1
-row, 1.5 for 8, 1.2 for 32, where products and attention take most of the time; a token takes 0.4, 0.9 and 2.6 ms.
+Measured on one core of an AMD EPYC (Zen 5) with nothing else to do (--rounds 3, 2026-11-28), times faster: 2.1 for 1
+row, 1.5 for 8, 1.1 for 32, where products and attention take most of the time; a token takes 0.5, 1.4 and 3.8 ms.
 
 With --precisions, an evaluation's answers in each type of numbers instead, each in a process of its own: processor
 time an answer, with the pictures and once they are cached, the peak of memory, and answers that are not float32's.
