@@ -12,7 +12,6 @@ Scores of corpora (BLEU, chrF, CIDEr-D) take a list of references as one text: g
 
 import math
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, wraps
@@ -315,7 +314,8 @@ def _split_pairs(
 @lru_cache(2)  # both arms have the same references
 def _split_all(tokens: Tokens, texts: tuple[str, ...]) -> dict[str, Sequence[str]]:
     """Text -> its tokens; equal ones are one object, for there are few and each would take 76 bytes."""
-    return {text: list(map(sys.intern, tokens(text))) for text in dict.fromkeys(texts)}
+    once: dict[str, str] = {}
+    return {text: [once.setdefault(token, token) for token in tokens(text)] for text in dict.fromkeys(texts)}
 
 
 @lru_cache(4)  # sacrebleu's convention takes them again
