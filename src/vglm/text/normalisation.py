@@ -25,11 +25,11 @@ def normalise(text: str) -> str:
 
 @lru_cache(2**17)  # used by every metric
 def _normalised(text: str) -> str:
-    given = text
+    original = text
     text = " ".join(_BLANKS.sub(" ", unicodedata.normalize("NFKC", _DROPPED.sub("", text))).split())
     while " " in text:  # as transformers' clean_up_tokenization, until nothing changes
         shorter = _BEFORE_SHORT.sub("", _BEFORE_SIGN.sub("", text).replace(" ' ", "'"))
         if shorter == text:
             break
         text = shorter
-    return given if text == given else text  # one object where both are the same
+    return original if text == original else text  # one object where both are the same
