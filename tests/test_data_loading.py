@@ -18,6 +18,7 @@ from vglm.data.division import ByGroup, FewShot, KFold, LeaveOneOut
 from vglm.data.hashing import hash_file
 from vglm.data.images import image_sha256
 from vglm.data.loading import count_folds, load_dataset
+from vglm.data.outline import CLASSES_AT_MOST
 from vglm.data.sample import Sample
 from vglm.data.table import Selection
 from vglm.errors import ConfigError, DataError
@@ -310,6 +311,18 @@ def test_folds_leave_a_test_split_of_the_data_alone(tmp_path: Path) -> None:
     assert [sample.image.name for sample in splits.train] == ["a.png", "c.png"]
     assert [sample.image.name for sample in splits.retention] == ["e.png"]
     assert count_folds(root, division=LeaveOneOut(fold=0)) == 3
+
+
+def test_however_many_answers_are_spread_evenly_when_asked_for(tmp_path: Path) -> None:
+    count = 2 * (CLASSES_AT_MOST + 2)
+    rows = [{"question": f"{row}?", "answer": f"report {row // 2}"} for row in range(count)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    division = ByGroup({"train": 0.5, "test": 0.5}, stratify="answer")
+    splits = load_dataset(tmp_path / "rows.json", division=division)
+    assert splits.plan["spread"] == "the answer"
+    assert len({sample.answer for sample in splits.train}) == count // 2
+    with pytest.raises(DataError, match=f"expected a field 'answer' in every row; {count} of {count} have none"):
+        load_dataset(tmp_path / "rows.json", division=replace(division, group="answer"))
 
 
 FORMER = {

@@ -164,6 +164,12 @@ def test_merged_groups_are_connected_components(rows: list[tuple[str, str | None
 # --- what belongs together --------------------------------------------------------------------------------------------
 
 
+def groups_of(outline: Outline, rule: str | None = None) -> tuple[list[str], str]:
+    """What `find_groups` decides, with the groups as a list."""
+    groups, source = find_groups(outline, rule)
+    return list(groups), source
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
@@ -177,9 +183,9 @@ def test_merged_groups_are_connected_components(rows: list[tuple[str, str | None
 )
 def test_views_of_a_study_are_recognised(names: list[str], expected: list[str]) -> None:
     outline = Outline.of(sample(f"x#{i}", group=Path(name).stem, image=f"/data/{name}") for i, name in enumerate(names))
-    assert find_groups(outline) == (expected, "inferred from the pictures' names: the part before _")
-    assert find_groups(outline, "reader")[0] == [Path(name).stem for name in names]
-    assert find_groups(outline, "picture")[0] == [f"/data/{name}" for name in names]
+    assert groups_of(outline) == (expected, "inferred from the pictures' names: the part before _")
+    assert groups_of(outline, "reader")[0] == [Path(name).stem for name in names]
+    assert groups_of(outline, "picture")[0] == [f"/data/{name}" for name in names]
 
 
 @pytest.mark.parametrize(
@@ -187,29 +193,29 @@ def test_views_of_a_study_are_recognised(names: list[str], expected: list[str]) 
 )
 def test_other_names_are_left_alone(names: list[str]) -> None:
     outline = Outline.of(sample(f"x#{i}", group=name, image=f"images/{name}") for i, name in enumerate(names))
-    assert find_groups(outline) == (names, "as the file says")
+    assert groups_of(outline) == (names, "as the file says")
 
 
 def test_a_reader_that_knows_the_study_is_believed() -> None:
     outline = Outline.of([sample("x#1", group="patient 7", image="2_1.png"), sample("x#2", group="9", image="2_2.png")])
-    assert find_groups(outline)[0] == ["patient 7", "9"]
+    assert groups_of(outline)[0] == ["patient 7", "9"]
 
 
 def test_a_group_can_be_a_field_or_an_expression() -> None:
     samples = [sample("x#1", image="p/A-7-left.png", star="V1"), sample("x#2", image="p/A-8.png", star="V2")]
     outline = Outline.of(samples, "star", "field")
-    assert find_groups(outline, "star") == (["V1", "V2"], "the field 'star'")
-    assert find_groups(outline, r"-(\d+)")[0] == ["7", "8"]
+    assert groups_of(outline, "star") == (["V1", "V2"], "the field 'star'")
+    assert groups_of(outline, r"-(\d+)")[0] == ["7", "8"]
     with pytest.raises(
         DataError, match=r"(?s)expected a field 'field' in every row; 2 of 2 have none:\n  x#1: found None"
     ):
-        find_groups(outline, "field")
+        groups_of(outline, "field")
     with pytest.raises(DataError, match=r"1 of 2 have none:\n  x#2: found 'A-8'"):
-        find_groups(outline, "(left)")
+        groups_of(outline, "(left)")
     with pytest.raises(ConfigError, match="no regular expression"):
-        find_groups(outline, "(")
+        groups_of(outline, "(")
     with pytest.raises(ConfigError, match="has no group"):
-        find_groups(outline, r"\(")
+        groups_of(outline, r"\(")
 
 
 def test_strata_are_classes_where_there_are_some() -> None:
@@ -217,7 +223,8 @@ def test_strata_are_classes_where_there_are_some() -> None:
     strata, source = find_strata(classes)
     assert (strata is not None and len(set(strata)), source) == (2, "the answer")
     reports = Outline.of([sample(f"x#{i}", answer=f"report {i}", kind="xy"[i % 2]) for i in range(4)], "kind", "ward")
-    assert find_strata(reports) == (["x", "y", "x", "y"], "the field 'kind'")
+    strata, source = find_strata(reports)
+    assert (strata and list(strata), source) == (["x", "y", "x", "y"], "the field 'kind'")
     assert find_strata(reports, "none") == (None, "nothing")
     with pytest.raises(DataError, match="no row has a field 'ward'"):
         find_strata(reports, "ward")
@@ -315,7 +322,7 @@ def test_rows_without_a_patient_follow_their_study(caplog: pytest.LogCaptureFixt
         ("e.png", {"patient_id": ""}),
         (None, {"patient_id": 8, "study_id": "s3"}),
     )
-    groups, source = find_groups(rows)
+    groups, source = groups_of(rows)
     assert groups == ["7", "7", "study_id 7", "7", "e.png", "8"]
     assert source == "patient_id"
     assert "2 of 6 rows have no id in patient_id, and the others do (first: #2)" in caplog.text
@@ -327,23 +334,23 @@ def test_studies_that_are_counted_anew_for_each_patient_join_nobody() -> None:
         ("b.png", {"patient_id": 8, "study": 1}),
         ("c.png", {"patient_id": None, "study": 1}),
     )
-    assert find_groups(rows)[0] == ["7", "8", "#2"]
+    assert groups_of(rows)[0] == ["7", "8", "#2"]
 
 
 def test_folders_name_patients_and_studies() -> None:
     names = ["train/patient00001/study1/a.png", "valid/patient00001/study2/a.png", "train/patient00002/study1/a.png"]
-    assert find_groups(outline_of(*((name, {}) for name in names))) == (
+    assert groups_of(outline_of(*((name, {}) for name in names))) == (
         ["patient00001", "patient00001", "patient00002"],
         "the pictures' names",
     )
-    assert find_groups(outline_of(("p10/p10000032/s50414267/a.jpg", {}), ("p11/p11000000/s5/a.jpg", {})))[0] == [
+    assert groups_of(outline_of(("p10/p10000032/s50414267/a.jpg", {}), ("p11/p11000000/s5/a.jpg", {})))[0] == [
         "p10000032", "p11000000",
     ]  # fmt: skip
     studies = outline_of(*((f"x/study{study}/{view}.png", {}) for study, view in ((1, "a"), (1, "b"), (2, "a"))))
-    assert find_groups(studies)[0] == ["study1", "study1", "study2"]
+    assert groups_of(studies)[0] == ["study1", "study1", "study2"]
     files = outline_of(("person1_virus_1.png", {}), ("person1_virus_2.png", {}), ("person2_virus_1.png", {}))
-    assert find_groups(files)[0] == ["person1", "person1", "person2"]
-    assert find_groups(outline_of(("patient1/a.png", {}), ("patient1/b.png", {})))[0] == [
+    assert groups_of(files)[0] == ["person1", "person1", "person2"]
+    assert groups_of(outline_of(("patient1/a.png", {}), ("patient1/b.png", {})))[0] == [
         "patient1/a.png",
         "patient1/b.png",
     ]
@@ -353,19 +360,19 @@ def test_a_folder_stands_in_for_a_patient_that_is_missing_in_the_row() -> None:
     rows = outline_of(
         ("patient1/a.png", {"patient_id": 4}), ("patient1/b.png", {}), ("patient2/a.png", {}), ("patient3/a.png", {})
     )
-    assert find_groups(rows)[0] == ["4", "4", "patient2", "patient3"]
+    assert groups_of(rows)[0] == ["4", "4", "patient2", "patient3"]
 
 
 def test_an_expression_sees_the_folders_where_the_names_do_not_match() -> None:
     rows = outline_of(("patient1/view1.png", {}), ("patient2/view1.png", {}))
-    assert find_groups(rows, r"(patient\d+)")[0] == ["patient1", "patient2"]
-    assert find_groups(rows, r"view(\d)")[0] == ["1", "1"]
+    assert groups_of(rows, r"(patient\d+)")[0] == ["patient1", "patient2"]
+    assert groups_of(rows, r"view(\d)")[0] == ["1", "1"]
 
 
 def test_a_field_that_is_named_has_one_form_too() -> None:
-    assert find_groups(Outline.of([sample("a", p=7.0), sample("b", p=" 7")], "p"), "p")[0] == ["7", "7"]
+    assert groups_of(Outline.of([sample("a", p=7.0), sample("b", p=" 7")], "p"), "p")[0] == ["7", "7"]
     with pytest.raises(DataError, match=r"1 of 2 have none"):
-        find_groups(Outline.of([sample("a", p=math.nan), sample("b", p=" 7")], "p"), "p")
+        groups_of(Outline.of([sample("a", p=math.nan), sample("b", p=" 7")], "p"), "p")
 
 
 @given(
@@ -385,6 +392,6 @@ def test_no_patient_has_two_groups_where_studies_tell(rows: list[tuple[int, bool
             for row, (patient, has_id, form) in enumerate(rows)
         )
     )
-    groups = find_groups(outline)[0]
+    groups = groups_of(outline)[0]
     for patient in with_studies:
         assert {group for group, row in zip(groups, rows, strict=True) if row[0] == patient} == {str(patient)}

@@ -6,14 +6,16 @@ import os
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import run_program
 
 from vglm.data.loading import load_dataset
 from vglm.data.splits import Leakage
-from vglm.errors import ConfigError, WorkbenchError
+from vglm.errors import ConfigError, DataError, WorkbenchError
 from vglm.files import new_folder, write_text
+from vglm.processes import Processes
 from vglm.tuning.run_folder import (
     describe_data,
     newest_checkpoint,
@@ -166,6 +168,25 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
     with open_run(tmp_path, {"config.yaml": "a: 1\n", "splits.json": lambda: {"a": 1}}, resume=True):
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {"checkpoint-3", ".gitignore", ".lock", "config.yaml", "splits.json"}
+
+
+def test_processes_fail_together_where_the_main_one_cannot_write_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> dict[str, Any]:
+        raise DataError("a picture is missing")
+
+    sent: list[Any] = []
+    processes = Processes.alone()
+    monkeypatch.setattr(processes, "broadcast", lambda outcome: sent.append(outcome) or outcome)
+    with pytest.raises(DataError), open_run(tmp_path / "run", {"splits.json": refuse}, processes=processes):
+        pass
+    outcomes = iter(sent)  # of taking the folder, and of its files
+    monkeypatch.setattr(processes, "rank", 1)
+    monkeypatch.setattr(processes, "broadcast", lambda _: next(outcomes))
+    with pytest.raises(DataError), open_run(tmp_path / "run", {"splits.json": refuse}, processes=processes):
+        pass
+    assert list(outcomes) == list(tmp_path.iterdir()) == []
 
 
 def test_a_result_is_never_removed(tmp_path: Path) -> None:

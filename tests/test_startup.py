@@ -138,6 +138,22 @@ print(datasets.__version__)
     assert _run(code).strip()
 
 
+def test_a_table_of_pictures_inside_larger_files_needs_no_pandas(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from vglm.data.outline import Outline
+from vglm.data.sample import Sample, Turn
+from vglm.data.slices import ImageSlice
+from vglm.data.table import write_table
+pictures = [None, Path("/a.png"), ImageSlice(Path("/b.tar"), 512, 9), ImageSlice(Path("/c.tsv"), 0, 8, is_base64=True)]
+samples = [Sample(f"x#{{row}}", "g", picture, (Turn("?", "!"),)) for row, picture in enumerate(pictures)]
+table = write_table(Path({str(tmp_path / "t.arrow")!r}), samples)
+assert list(table) == samples and len(Outline.of(table)) == 4
+print("pandas" in sys.modules)
+"""
+    assert _run(code).strip() == "False"
+
+
 def test_what_bitsandbytes_compiles_is_compiled_when_it_is_called() -> None:
     code = """
 import torch

@@ -286,7 +286,7 @@ def test_exchanges_are_those_of_the_seed_in_any_number_of_blocks(monkeypatch: py
     observed = abs(float(np.sum(scores[1] - scores[0])))
     signs = 1 - 2 * np.random.default_rng(5).integers(2, size=(333, count), dtype=np.int32)
     extreme = int(np.sum(np.abs(signs @ (scores[1] - scores[0])) >= observed - 1e-9))
-    monkeypatch.setattr(paired, "_AT_ONCE", 3 * count)
+    monkeypatch.setattr(paired, "_AT_ONCE", 6 * count)
     assert randomisation_test(*scores, resamples=333, seed=5) == (extreme + 1) / 334
 
 

@@ -35,10 +35,17 @@ def text_scalar(text: str) -> pa.StringScalar:
     return text_array([text])[0]
 
 
-def number_array(numbers: NDArray[Any]) -> pa.Array:
-    """An array of the same numbers, shape (n,), in the same memory."""
-    numbers = np.ascontiguousarray(numbers)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), [None, pa.py_buffer(numbers)])
+def number_array(numbers: NDArray[Any], is_present: NDArray[np.bool_] | None = None) -> pa.Array:
+    """An array of the same numbers, in the same memory, or of truth values, which take a bit each.
+
+    Args:
+        numbers: Shape (n,).
+        is_present: Which of them count, shape (n,); the others are nulls. All count if None.
+    """
+    is_truth = numbers.dtype == np.bool_
+    values = np.packbits(numbers, bitorder="little") if is_truth else np.ascontiguousarray(numbers)
+    valid = None if is_present is None else pa.py_buffer(np.packbits(is_present, bitorder="little"))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), [valid, pa.py_buffer(values)])
 
 
 def numbers_of(array: pa.Array) -> NDArray[Any]:

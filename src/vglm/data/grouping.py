@@ -194,7 +194,7 @@ def find_strata(outline: Outline, rule: str | None = None) -> tuple[Sequence[str
     """Decide what to spread evenly over the splits.
 
     Args:
-        outline: The rows, with `kind` and the field that `rule` names.
+        outline: The rows, made with `kind` and what `rule` names as fields.
         rule: None infers: the answers, where they are classes (at most 200 different ones, each given twice on
             average), else the field `kind`, else nothing. `answer` takes the answers, `none` nothing, and any other
             text the field of that name; a row without it counts as a class of its own kind.

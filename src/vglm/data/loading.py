@@ -172,11 +172,8 @@ def _gather(reader: SourceReader, files: Mapping[str, str], division: ByGroup) -
     """Read all files and find out what belongs together and which splits the data itself brings."""
     sources = {name: reader.read(name) for name in dict.fromkeys(files.values())}
     rules = {rule for rule in (division.group, division.stratify) if rule is not None}
-    fields = {"split", "kind", *(rules - {"answer", "none", "reader", "picture"})}
-    outlines = {
-        name: Outline.of(samples, *fields, every_answer=division.stratify == "answer")
-        for name, samples in sources.items()
-    }
+    fields = {"split", "kind", *(rules - {"none", "reader", "picture"})}
+    outlines = {name: Outline.of(samples, *fields) for name, samples in sources.items()}
     image_hashes, thumbnails = check_images(reader.root, sources, outlines)
     divided = {name: outline for name, outline in outlines.items() if name != files.get("retention")}
     main, everything = (Outline.joined(list(some.values()), fields) for some in (divided, outlines))

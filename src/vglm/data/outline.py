@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate, islice, pairwise
+from itertools import pairwise
 from operator import eq
 from typing import Any, TypeVar, overload
 
@@ -34,26 +34,20 @@ Other = TypeVar("Other")
 class Names(Sequence[str]):
     """Texts of which hardly one comes twice, in one piece of memory: a third of what a list of them takes."""
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self) -> None:
         self._bytes = bytearray()
         self._ends = array("q", (0,))
-        self.extend(names)
 
     def append(self, name: str) -> None:
         """Add one."""
         self._bytes += name.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._bytes))
 
-    def extend(self, names: Iterable[str]) -> None:
-        """Add several."""
-        if isinstance(names, Names):
-            ends = np.frombuffer(names._ends, np.int64)[1:] + len(self._bytes)
-            self._ends.frombytes(ends.tobytes())
-            self._bytes += names._bytes
-            return
-        pieces = [name.encode("utf-8", "surrogatepass") for name in names]
-        self._ends.extend(islice(accumulate(map(len, pieces), initial=len(self._bytes)), 1, None))
-        self._bytes += b"".join(pieces)
+    def extend(self, names: "Names") -> None:
+        """Add others."""
+        ends = np.frombuffer(names._ends, np.int64)[1:] + len(self._bytes)
+        self._ends.frombytes(ends.tobytes())
+        self._bytes += names._bytes
 
     def join(self, column: pa.StringArray) -> None:
         """Add the texts of a column without nulls."""
@@ -67,11 +61,6 @@ class Names(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (self._bytes[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(self._ends))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Names) and self._bytes == other._bytes and self._ends == other._ends
-
-    __hash__ = None  # type: ignore[assignment]  # it can be added to
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -91,7 +80,8 @@ class Column(Sequence[Value]):
         rows: The value of each row.
 
     Attributes:
-        values: The values in the order in which they first occur; of very many, one may stand there again.
+        values: The values in the order in which they first occur. One may stand there several times: compare values,
+            not numbers.
         numbers: Of each row, where its value stands in `values`.
     """
 
@@ -106,7 +96,7 @@ class Column(Sequence[Value]):
     def numbered(cls, values: list[Value], codes: NDArray[np.int32]) -> "Column[Value]":
         """A column of these values, by the number of each row, shape (n,)."""
         column = cls()
-        column.extend(values, codes)
+        column.append_encoded(values, codes)
         return column
 
     @property
@@ -118,13 +108,23 @@ class Column(Sequence[Value]):
         """Add a row."""
         self.numbers.append(self._number(value))
 
+    def append_uncompared(self, value: Value) -> None:
+        """Add a row whose value is not compared with known ones; it need not be hashable."""
+        self.numbers.append(len(self.values))
+        self.values.append(value)
+
     def merge(self, values: Iterable[Value], codes: NDArray[np.int32]) -> None:
         """Add rows by their values, of which some may be known, and the number of each row among them, shape (n,)."""
         numbers = np.fromiter(map(self._number, values), np.int32)
         self.numbers.frombytes(numbers[codes].tobytes())
 
-    def extend(self, values: Iterable[Value], codes: NDArray[np.int32]) -> None:
-        """The same where the values are not compared with known ones; they need not be hashable."""
+    def append_encoded(self, values: Iterable[Value], codes: NDArray[np.int32]) -> None:
+        """Add rows by their values, which are not compared with known ones, and the number of each row among them.
+
+        Args:
+            values: They need not be hashable.
+            codes: Shape (n,).
+        """
         self.numbers.frombytes((codes + np.int32(len(self.values))).astype(np.int32).tobytes())
         self.values += values
 
@@ -150,13 +150,6 @@ class Column(Sequence[Value]):
 
     def __iter__(self) -> Iterator[Value]:
         return map(self.values.__getitem__, self.numbers)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Column | list):
-            return NotImplemented
-        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]  # it can be added to
 
     @overload
     def __getitem__(self, index: int) -> Value: ...
@@ -202,7 +195,7 @@ def first_rows(codes: NDArray[np.int32]) -> NDArray[np.int64]:
     return first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outline:
     """Columns of some samples.
 
@@ -211,7 +204,7 @@ class Outline:
         groups: `Sample.group`.
         pictures: Where each picture lies; None for text-only rows.
         answers: A short hash of each last answer, to compare answers; None for those after 201 different ones, unless
-            all were asked for.
+            a field `answer` was requested.
         fields: The requested fields of `Sample.meta`, by name; None where a row lacks one.
         meta_ids: The ids of `Sample.meta`, see `vglm.data.ids`.
     """
@@ -224,26 +217,26 @@ class Outline:
     meta_ids: Column[tuple[Id, ...]] = field(default_factory=Column)
 
     @classmethod
-    def of(cls, samples: Iterable[Sample], *fields: str, every_answer: bool = False) -> "Outline":
-        """Read the columns off some samples, with these fields, and perhaps with answers however different they are."""
+    def of(cls, samples: Iterable[Sample], *fields: str) -> "Outline":
+        """Read the columns off some samples, with these fields; with `answer`, also all answers however different."""
         outline = cls(fields={name: Column() for name in fields})
         stored = rows_of(samples, ("id", "group", "image", "offset", "size", "answers", "meta"))
         if stored is None:
             for sample in samples:
-                outline.add(sample, every_answer=every_answer)
+                outline.add(sample)
             return outline
         for rows in stored:  # without making the samples
             outline._add_names(rows)
-            if every_answer or not outline._has_many_answers:
-                answers, answer_codes = encoded(last_of(rows.column("answers")))
-                outline.answers.merge((outline._hash(answer, every_answer) for answer in answers), answer_codes)
-            else:
+            if outline._has_enough_answers:
                 outline.answers.merge([None], np.zeros(len(rows), np.int32))
+            else:
+                answers, answer_codes = encoded(last_of(rows.column("answers")))
+                outline.answers.merge(map(outline._hash, answers), answer_codes)
             texts, codes = encoded(rows.column("meta"))
             metas = list(map(parsed, texts))
             outline.meta_ids.merge(map(ids_in, metas), codes)
             for name, column in outline.fields.items():
-                column.extend((meta.get(name) for meta in metas), codes)
+                column.append_encoded((meta.get(name) for meta in metas), codes)
         return outline
 
     @classmethod
@@ -272,32 +265,32 @@ class Outline:
             whole.extend(outline)
         return whole
 
-    def add(self, sample: Sample, *, every_answer: bool = False) -> None:
+    def add(self, sample: Sample) -> None:
         """Add a sample's row."""
         self.ids.append(sample.id)
         self.groups.append(sample.group)
         self.pictures.append(None if sample.image is None else picture_name(sample))
-        self.answers.append(self._hash(sample.answer, every_answer))
+        self.answers.append(self._hash(sample.answer))
         self.meta_ids.append(ids_in(sample.meta))
         for name, column in self.fields.items():
-            column.extend([sample.meta.get(name)], np.zeros(1, np.int32))
+            column.append_uncompared(sample.meta.get(name))
 
     def extend(self, other: "Outline") -> None:
         """Add another's rows, which have the same fields."""
         self.ids.extend(other.ids)
         for own, new in zip(self._columns(), other._columns(), strict=True):
-            own.extend(new.values, new.codes)
+            own.append_encoded(new.values, new.codes)
 
     def _columns(self) -> list[Column[Any]]:
         fields = (self.fields[name] for name in sorted(self.fields))
         return [self.groups, self.pictures, self.answers, *fields, self.meta_ids]
 
-    def _hash(self, answer: str, every_answer: bool) -> int | None:
-        return None if self._has_many_answers and not every_answer else _short_hash(answer)
+    def _hash(self, answer: str) -> int | None:
+        return None if self._has_enough_answers else _short_hash(answer)
 
     @property
-    def _has_many_answers(self) -> bool:
-        return len(self.answers.values) > CLASSES_AT_MOST
+    def _has_enough_answers(self) -> bool:
+        return len(self.answers.values) > CLASSES_AT_MOST and "answer" not in self.fields
 
     def __len__(self) -> int:
         return len(self.ids)

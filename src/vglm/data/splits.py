@@ -433,8 +433,9 @@ def _rows_by_content(samples: Sequence[Sample], hashes: Mapping[str, str]) -> _R
     numbers = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
     contents = np.array([numbers[digest] for digest in digests], np.intp)[pictures.codes]
     order = np.argsort(contents, kind="stable")
-    ends = np.cumsum(np.bincount(contents, minlength=len(numbers)))
-    starts = ends - np.bincount(contents, minlength=len(numbers))
+    counts = np.bincount(contents, minlength=len(numbers))
+    ends = np.cumsum(counts)
+    starts = ends - counts
     return {digest: order[starts[number] : ends[number]] for digest, number in numbers.items() if digest is not None}
 
 

@@ -244,7 +244,10 @@ def encoded(column: pa.Array) -> tuple[list[Any], np.ndarray]:
 
 
 def encoded_pictures(rows: pa.RecordBatch) -> tuple[list[str | None], np.ndarray]:
-    """The same of the names of pictures, by the columns `image`, `offset` and `size`."""
+    """The same of the names of pictures, by the columns `image`, `offset` and `size`.
+
+    Of pictures inside larger files each row has a value of its own, so that names may come several times.
+    """
     offsets = rows.column("offset")
     if offsets.null_count == len(offsets):
         return encoded(rows.column("image"))
@@ -369,7 +372,8 @@ def _array(values: list[Any], kind: pa.DataType, ends: pa.Int32Array) -> pa.Arra
         return pa.ListArray.from_arrays(ends, text_array(values))
     if pa.types.is_string(kind):
         return text_array(values)
-    return pa.nulls(len(values), kind) if values.count(None) == len(values) else pa.array(values, kind)
+    is_present = np.array([value is not None for value in values], np.bool_)
+    return number_array(np.array([value or 0 for value in values], kind.to_pandas_dtype()), is_present)
 
 
 def _file_of(sample: Sample, working_directory: str) -> str | None:

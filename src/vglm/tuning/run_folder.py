@@ -61,7 +61,7 @@ def open_run(
     """Make a run folder, or reopen an interrupted one, and clean up after a failure.
 
     A request to terminate (SIGTERM) ends the block as Ctrl-C does, with another exit code. Of several processes the
-    main one makes the folder, and all of them go on or none.
+    main one makes the folder and writes the files, and all of them go on or none.
 
     Args:
         path: The folder; a new run needs a name that is not taken, or an empty folder, as a run leaves it that was
@@ -83,11 +83,7 @@ def open_run(
         processes.on_main(partial(_claim, path, resume, stack))
         try:
             with stopping_at_once():
-                for name, content in files.items() if processes.is_main else ():
-                    if isinstance(content, str):
-                        write_text(path / name, content)
-                    else:
-                        write_json(path / name, content())
+                processes.on_main(partial(_write_first, path, files))
                 yield path
         except BaseException as error:
             if processes.is_main:
@@ -115,6 +111,14 @@ def _claim(path: Path, resume: bool, stack: ExitStack) -> None:
         sweep_inside(path)
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _write_first(path: Path, files: Mapping[str, str | Callable[[], Mapping[str, Any]]]) -> None:
+    for name, content in files.items():
+        if isinstance(content, str):
+            write_text(path / name, content)
+        else:
+            write_json(path / name, content())
 
 
 def _refuse_taken(path: Path) -> None:

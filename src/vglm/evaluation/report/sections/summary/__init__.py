@@ -155,7 +155,10 @@ def _cut(scored: Scored, split: str) -> list[Text]:
 
 
 def _length_ratios(scored: Scored) -> dict[str, tuple[float, float]]:
-    """Split -> how many times as long as the references the (baseline, candidate) answers are, in characters."""
+    """Split -> characters of all (baseline, candidate) answers for one of their references, blanks at ends aside.
+
+    References without a character count as one.
+    """
     ratios = {}
     for split, part in scored.comparison.splits.items():
         reference = max(sum(len(pair.candidate.reference.strip()) for pair in part.pairs), 1)
