@@ -233,7 +233,22 @@ def test_prediction_is_what_a_step_takes_here(
     for part in ("weights", "adapter", "gradients", "optimizer"):
         assert measured["predicted"][part] == measured["measured"][part], part
     assert measured["predicted"]["peak"] == pytest.approx(measured["measured"]["peak"], rel=0.1)
-    assert measured["training_seconds"] >= plan["schedule"]["steps"] * measured["measured_seconds"] > 0
+    schedule = plan["schedule"]
+    assert 0 < schedule["share"] <= 1
+    steps = schedule["steps"] * schedule["share"] * measured["measured_seconds"]
+    assert measured["training_seconds"] == pytest.approx(steps + schedule["encoding_seconds"])
+    assert measured["predicted_seconds"] * schedule["share"] == pytest.approx(schedule["step_seconds"])
+
+
+def test_time_on_a_cpu_follows_from_steps_with_few_layers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["recipes=background/lora"]
+    assert "of 1 and 2 of 4 layers" in _plan(capsys, settings)["schedule"]["source"]
+    missing = [*settings, "method.target_modules='.*layers.3.attention.dense'"]  # which is not among few layers
+    assert "at best" in _plan(capsys, missing)["schedule"]["source"]
+    monkeypatch.setattr("vglm.planning.measurement._LONGEST", 0.0)
+    assert "at best" in _plan(capsys, settings)["schedule"]["source"]
 
 
 def test_checkpointing_and_packing_are_counted(random_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def _plan(parsed: argparse.Namespace) -> int:
 
     quiet_libraries()
     from vglm.planning.machine import read_gpu, this_machine
-    from vglm.planning.measurement import measure
+    from vglm.planning.measurement import measure, rate_of_thin_models
     from vglm.planning.page import WIDTH, print_comparison, print_plan, print_suggestions
     from vglm.planning.plan import Plan, make_plan
     from vglm.planning.schedule import rate_of
@@ -69,6 +69,9 @@ def _plan(parsed: argparse.Namespace) -> int:
     first = read_setting(compose_plan(parsed.settings, for_gpu=for_gpu), for_gpu=for_gpu, assumed=assumed)
     rate = rate_of(machine, first.dtype)
     plan = make_plan(first, machine, rate, parsed.gpus)
+    is_measurable = machine.is_here and not machine.is_gpu and parsed.gpus == 1 and plan.fits
+    if is_measurable and (measured_rate := rate_of_thin_models(plan)) is not None:
+        plan = plan.at(measured_rate)
 
     def again(overrides: tuple[str, ...]) -> Plan:
         if not is_quiet():

@@ -1,7 +1,7 @@
 """A plan: the memory, disk space and time that each stage of a run takes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -57,6 +57,7 @@ class Plan:
         schedule: Steps and time.
         is_cached: Whether pictures are encoded once.
         step: The rehearsed training step.
+        encoding: The rehearsed encoding of pictures; None where they are not cached.
     """
 
     setting: Setting
@@ -71,6 +72,12 @@ class Plan:
     schedule: Schedule
     is_cached: bool
     step: Step = field(repr=False)
+    encoding: Step | None = field(repr=False)
+
+    def at(self, rate: Rate) -> "Plan":
+        """The same at another rate."""
+        schedule = _schedule(self.setting, self.step, self.encoding, rate, self.processes)
+        return replace(self, schedule=schedule)
 
     @property
     def total(self) -> int:
@@ -227,6 +234,7 @@ def make_plan(setting: Setting, machine: Machine, rate: Rate, processes: int = 1
         schedule=schedule,
         is_cached=is_cached,
         step=step,
+        encoding=encoded,
     )
 
 
@@ -334,8 +342,9 @@ def _schedule(setting: Setting, step: Step, encoded: Step | None, rate: Rate, pr
     steps, epochs = count_steps(
         setting.sequences, size * accumulated * processes, arguments.max_steps, arguments.num_train_epochs
     )
-    seconds = accumulated * rate.seconds(step, min(a_batch / worst, 1.0))
+    share = min(a_batch / worst, 1.0)
+    seconds = accumulated * rate.seconds(step, share)
     encoding = 0.0
     if encoded is not None:
         encoding = setting.pictures / _ENCODED_AT_ONCE * rate.seconds(encoded, with_gradients=False) / processes
-    return Schedule(steps, epochs, a_batch * accumulated * processes, seconds, encoding, rate)
+    return Schedule(steps, epochs, a_batch * accumulated * processes, seconds, share, encoding, rate)

@@ -71,7 +71,8 @@ class Schedule:
         steps: Optimizer steps.
         epochs: How often each sequence is learned from.
         tokens: Of a step, padding included, in all processes.
-        step_seconds: Of one step.
+        step_seconds: Of one step, on average.
+        share: What part of the tokens of the longest rows a batch has on average.
         encoding_seconds: For the features of all pictures, where they are cached and not cached yet.
         rate: What the times follow from.
     """
@@ -80,6 +81,7 @@ class Schedule:
     epochs: float
     tokens: float
     step_seconds: float
+    share: float
     encoding_seconds: float
     rate: Rate
 
