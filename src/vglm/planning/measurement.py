@@ -1,4 +1,4 @@
-"""Run the planned training steps on this machine, with random weights, to compare prediction and measurement."""
+"""Training steps on this machine with random weights: of thin models to predict the time, of the planned one to compare."""
 
 import copy
 import gc
