@@ -1,4 +1,4 @@
-"""Training steps on this machine with random weights: of thin models to predict the time, of the planned one to compare."""
+"""Training steps on this machine with random weights: of thin models to predict the time, of the planned to compare."""
 
 import copy
 import gc
