@@ -81,6 +81,8 @@ def _plan(parsed: argparse.Namespace) -> int:
         return make_plan(setting, machine, rate, parsed.gpus)
 
     suggestions = [] if plan.fits else suggest(plan, again)
+    if parsed.measure and not is_quiet():
+        print(f"training some steps, each of {plan.schedule.step_seconds:.3g} s or more", file=sys.stderr, flush=True)
     comparison = measure(plan) if parsed.measure else None
     if parsed.json:
         changes = [

@@ -24,7 +24,8 @@ from vglm.planning.setting import Setting
 from vglm.tuning.adalora import is_adalora
 from vglm.tuning.methods import attach
 
-_STEPS = 5
+_STEPS, _SECONDS = 3, 1.0
+"""A step is timed at least so often, and for at least so long."""
 _THIN = (1, 2)
 """Layers of the models by which the time of a step is predicted."""
 _LONGEST = 5.0
@@ -161,7 +162,7 @@ def rate_of_thin_models(plan: Plan) -> Rate | None:
         return None
     for training in trainings:
         training.step()  # makes the optimizer's states
-    first, second = (min(_times(training.step)) for training in trainings)
+    first, second = (_least_seconds(training.step) for training in trainings)
     seconds = first + (layers - few) * max(second - first, 0.0) / (more - few)
     flops = plan.step.flops * setting.arguments.gradient_accumulation_steps / seconds
     return Rate(flops, 0.0, f"by steps of {few} and {more} of {layers} layers, just measured")
@@ -229,24 +230,24 @@ def measure(plan: Plan) -> Comparison:
 
 
 def _watch(step: Callable[[], object], device: torch.device, before: int) -> tuple[int, float]:
-    """The highest memory of a step, and the seconds of one: the least of some, which other work disturbs least."""
+    """The highest memory of a step, and the seconds of one."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         step()
         peak = torch.cuda.max_memory_allocated(device)
     else:
         peak = before + _allocated(step)
-    return peak, min(_times(step))
+    return peak, _least_seconds(step)
 
 
-def _times(step: Callable[[], object]) -> list[float]:
-    """Seconds of some steps."""
-    times = []
-    for _ in range(_STEPS):
+def _least_seconds(step: Callable[[], object]) -> float:
+    """The least seconds of some steps, which other work on the machine disturbs least."""
+    times: list[float] = []
+    while len(times) < _STEPS or sum(times) < _SECONDS:
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return times
+    return min(times)
 
 
 def _allocated(step: Callable[[], object]) -> int:
