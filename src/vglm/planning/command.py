@@ -69,8 +69,8 @@ def _plan(parsed: argparse.Namespace) -> int:
     first = read_setting(compose_plan(parsed.settings, for_gpu=for_gpu), for_gpu=for_gpu, assumed=assumed)
     rate = rate_of(machine, first.dtype)
     plan = make_plan(first, machine, rate, parsed.gpus)
-    is_measurable = machine.is_here and not machine.is_gpu and parsed.gpus == 1 and plan.fits
-    if is_measurable and (measured_rate := rate_of_thin_models(plan)) is not None:
+    can_run = machine.is_here and parsed.gpus == 1 and plan.fits
+    if can_run and not machine.is_gpu and (measured_rate := rate_of_thin_models(plan)) is not None:
         plan = plan.at(measured_rate)
 
     def again(overrides: tuple[str, ...]) -> Plan:
@@ -81,7 +81,7 @@ def _plan(parsed: argparse.Namespace) -> int:
         return make_plan(setting, machine, rate, parsed.gpus)
 
     suggestions = [] if plan.fits else suggest(plan, again)
-    if parsed.measure and not is_quiet():
+    if parsed.measure and can_run and not is_quiet():
         print(f"training some steps, each of {plan.schedule.step_seconds:.3g} s or more", file=sys.stderr, flush=True)
     comparison = measure(plan) if parsed.measure else None
     if parsed.json:
