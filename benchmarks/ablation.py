@@ -19,9 +19,9 @@ checkpointing   all is kept for the backward pass (it costs time, and saves memo
 lora_dtype      beside bfloat16 weights LoRA computes in float32
 compile         (on a GPU alone) layers run operation by operation
 
-Measured on 2 CPU cores that others used as well (--rounds 3, 2026-11-27), time and bytes kept: cache 2.02 and 1.00,
-padding 4.91 and 5.16, head 1.80 and 1.74, parts 0.97 and 1.58, packing 3.43 and 3.37, checkpointing 0.68 and 4.42,
-lora_dtype 1.61 and 1.21 (--rounds 5).
+Measured on 2 CPU cores with nothing else to do (--rounds 3, 2026-11-28), time and bytes kept: cache 2.17 and 1.00,
+padding 4.72 and 5.16, head 1.69 and 1.74, parts 0.97 and 1.58, packing 3.58 and 3.37, checkpointing 0.69 and 4.39,
+lora_dtype 1.33 and 1.21.
 """
 
 import argparse
