@@ -149,20 +149,21 @@ def rate_of_thin_models(plan: Plan) -> Rate | None:
     """How fast this CPU computes the planned steps, by steps of models with few of the layers, each layer alike.
 
     Returns:
-        None where even these steps would take long, or the method does not fit so few layers.
+        None where these steps would take long, or fail: a layer that the method names, or a kernel, is missing.
     """
     setting, layers = plan.setting, plan.setting.config.text_config.num_hidden_layers
     expected = plan.schedule.rate.seconds(plan.step) * setting.arguments.gradient_accumulation_steps
     if layers <= max(_THIN) or expected * max(_THIN) / layers > _LONGEST:
         return None
-    few, more = _THIN
+    (few, more), least = _THIN, []
     try:
-        trainings = [_training(_thin(setting, count), default_device(), **_parts(plan)) for count in _THIN]
-    except (WorkbenchError, ValueError, KeyError, IndexError):  # a layer that the method names is not there
+        for count in _THIN:
+            training = _training(_thin(setting, count), default_device(), **_parts(plan))
+            training.step()  # makes the optimizer's states
+            least.append(_least_seconds(training.step))
+    except (WorkbenchError, ValueError, LookupError, RuntimeError):
         return None
-    for training in trainings:
-        training.step()  # makes the optimizer's states
-    first, second = (_least_seconds(training.step) for training in trainings)
+    first, second = least
     seconds = first + (layers - few) * max(second - first, 0.0) / (more - few)
     flops = plan.step.flops * setting.arguments.gradient_accumulation_steps / seconds
     return Rate(flops, 0.0, f"by steps of {few} and {more} of {layers} layers, just measured")
